@@ -1,0 +1,108 @@
+package sinktest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"forebay/internal/record"
+	"forebay/sinks"
+)
+
+// Names that the suite opens sinks under.
+const (
+	gateway = "gw"
+	logID   = "log-a"
+	sinkNam = "pages"
+)
+
+// Identity is the one that the suite opens a sink with: lane 0, node n1.
+func Identity(term, next uint64) sinks.Identity {
+	return sinks.Identity{
+		Gateway: gateway, LogID: logID, Sink: sinkNam, Node: "n1",
+		Lane: 0, Term: term, Next: record.BatchID{Lane: 0, Seq: next},
+	}
+}
+
+// NewBatch gives a batch of lane 0 that streams recs as the log would: each
+// record is lent for one call only, and its memory is overwritten afterwards.
+func NewBatch(term, seq uint64, recs []record.Record) record.Batch {
+	return record.Batch{
+		ID: record.BatchID{Lane: 0, Seq: seq}, Gateway: gateway, LogID: logID, Term: term, CutAt: int64(1_700_000_000_000 + seq),
+		Read: func(ctx context.Context, fn func(*record.Record) error) error {
+			for i := range recs {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				lent := clone(&recs[i])
+				err := fn(&lent)
+				overwrite(&lent)
+				if err != nil {
+					return err
+				}
+			}
+			return ctx.Err()
+		},
+	}
+}
+
+// Records gives n plain records of one partition, from offset first on.
+func Records(first int64, n int) []record.Record {
+	recs := make([]record.Record, n)
+	for i := range recs {
+		off := first + int64(i)
+		recs[i] = record.Record{
+			Topic: "user-behavior-topic", Partition: 3, Offset: off, Timestamp: 1_700_000_000_000 + off,
+			Key:   fmt.Appendf(nil, "page-%d", off%7),
+			Value: fmt.Appendf(nil, `{"page":"p%d","clicks":%d}`, off%7, off),
+		}
+	}
+	return recs
+}
+
+func clone(r *record.Record) record.Record {
+	c := *r
+	c.Key, c.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
+	c.Headers = slices.Clone(r.Headers)
+	for i, h := range c.Headers {
+		c.Headers[i] = record.Header{Key: bytes.Clone(h.Key), Value: bytes.Clone(h.Value)}
+	}
+	return c
+}
+
+func overwrite(r *record.Record) {
+	smear := func(b []byte) {
+		for i := range b {
+			b[i] = 0xA5
+		}
+	}
+	smear(r.Key)
+	smear(r.Value)
+	for _, h := range r.Headers {
+		smear(h.Key)
+		smear(h.Value)
+	}
+	clear(r.Headers)
+	*r = record.Record{Topic: "given back", Offset: -1}
+}
+
+// settler plays the batcher's side of settle.
+type settler struct {
+	t       testing.TB
+	calls   int
+	refused []record.Refusal
+	fail    error
+	// before runs inside each call.
+	before func()
+}
+
+func (s *settler) settle(_ context.Context, refused []record.Refusal) error {
+	s.calls++
+	s.refused = slices.Clone(refused)
+	if s.before != nil {
+		s.before()
+	}
+	return s.fail
+}
