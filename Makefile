@@ -1,0 +1,54 @@
+# make test    what a user runs: needs Go alone, says what it skipped
+# make check   format, lint, vet, tests with the race detector
+# make e2e     whole-program tests against a real Kafka (Java 17, Maven)
+# make bench   the figures of the README
+
+GO       ?= go
+TOOLS    := $(CURDIR)/.tools
+GOFUMPT  := $(TOOLS)/gofumpt
+LINT     := $(TOOLS)/golangci-lint
+
+.PHONY: build test check fmt e2e soak bench fuzz tools clean
+
+build:
+	$(GO) build -o forebay ./cmd/forebay
+
+test:
+	$(GO) test ./...
+
+check: tools
+	@unformatted=$$($(GOFUMPT) -l $$(git ls-files '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	$(LINT) run ./...
+	$(GO) vet ./...
+	$(GO) test -race ./...
+
+fmt: tools
+	$(GOFUMPT) -w $$(git ls-files '*.go')
+
+e2e:
+	FOREBAY_E2E=1 $(GO) test -timeout 25m -p 1 ./internal/e2e/...
+
+# The long versions: 50 rounds of kill -9, a million records, …
+soak:
+	FOREBAY_E2E=1 FOREBAY_SOAK=1 $(GO) test -timeout 90m -p 1 -v ./internal/e2e/...
+
+bench:
+	$(GO) run ./bench
+
+FUZZTIME ?= 10s
+fuzz:
+	@set -e; for package in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; done; done
+
+tools: $(GOFUMPT) $(LINT)
+
+$(GOFUMPT):
+	GOBIN=$(TOOLS) $(GO) install mvdan.cc/gofumpt@v0.12.0
+
+$(LINT):
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+clean:
+	rm -rf forebay $(TOOLS)
