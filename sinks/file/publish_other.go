@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package file
+
+func publish(tmp, final string) error { return publishByLink(tmp, final) }
