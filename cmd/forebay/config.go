@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"forebay/internal/config"
+	"forebay/internal/node"
+)
+
+// loadConfig reads a configuration and checks all that can be checked without
+// touching anything outside.
+func loadConfig(path string) (*config.File, error) {
+	file, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return file, node.Check(file)
+}
+
+func configFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVarP(path, "config", "c", "forebay.toml", "the configuration file")
+}
+
+func (p *program) validateCommand() *cobra.Command {
+	var path string
+	c := &cobra.Command{
+		Use:   "validate",
+		Short: "Check a configuration, mappings included, and touch nothing",
+		Args:  exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			if _, err := loadConfig(path); err != nil {
+				var problems config.Problems
+				if !errors.As(err, &problems) {
+					return err
+				}
+				for _, problem := range problems {
+					fmt.Fprintln(p.err, problem)
+				}
+				return &exitError{code: exitBadConfig}
+			}
+			fmt.Fprintf(p.out, "%s is valid\n", path)
+			return nil
+		},
+	}
+	configFlag(c, &path)
+	return c
+}
+
+func (p *program) configCommand() *cobra.Command {
+	return group("config", "Show the configuration", p.configShowCommand())
+}
+
+func (p *program) configShowCommand() *cobra.Command {
+	var (
+		r    remote
+		path string
+	)
+	c := &cobra.Command{
+		Use:   "show",
+		Short: "The configuration with its defaults, secrets redacted: of a running node, or of a file with --config",
+		Args:  exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			text, err := func() (string, error) {
+				if !c.Flags().Changed("config") {
+					return r.client().Config(c.Context())
+				}
+				file, err := loadConfig(path)
+				if err != nil {
+					return "", err
+				}
+				return file.Render()
+			}()
+			if err == nil {
+				_, err = io.WriteString(p.out, text)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&r.address, "addr", envOr("FOREBAY_ADDR", "127.0.0.1:8420"), "address of the node's HTTP API (FOREBAY_ADDR)")
+	configFlag(c, &path)
+	return c
+}
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "The version of this program",
+		Args:  exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			fmt.Fprintf(p.out, "forebay %s (%s, %s/%s)\n", node.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
+		},
+	}
+}

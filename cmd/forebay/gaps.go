@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) gapsCommand() *cobra.Command {
+	return group("gaps", "Offsets that Kafka no longer had", p.gapsListCommand(), p.gapsSkipCommand())
+}
+
+func (p *program) gapsListCommand() *cobra.Command {
+	var r remote
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "Every gap, those that wait for an operator included",
+		Args:  exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			gaps, err := r.client().Gaps(c.Context())
+			if err != nil {
+				return err
+			}
+			return r.show(p.out, gaps, func(t *table) {
+				t.row("TOPIC", "PARTITION", "FIRST", "LAST", "REASON", "RECORDED AT", "STATE")
+				for _, g := range gaps {
+					state := "passed"
+					if g.Pending {
+						state = "pending: the partition waits (gaps skip)"
+					}
+					t.row(g.Topic, g.Partition, g.First, g.Last, g.Reason, timeText(g.At), state)
+				}
+			})
+		},
+	}
+	r.register(c)
+	return c
+}
+
+func (p *program) gapsSkipCommand() *cobra.Command {
+	var r remote
+	c := &cobra.Command{
+		Use:   "skip TOPIC PARTITION",
+		Short: "Let a partition whose offsets are gone go on at the first that Kafka still has",
+		Args:  exactly("TOPIC", "PARTITION"),
+		RunE: func(c *cobra.Command, args []string) error {
+			partition, err := strconv.ParseInt(args[1], 10, 32)
+			if err != nil {
+				return usageError{fmt.Errorf("%q is no partition number", args[1])}
+			}
+			gap, err := r.client().SkipGap(c.Context(), args[0], int32(partition))
+			if err != nil {
+				return err
+			}
+			return r.done(p, gap, "recorded the gap %s/%d offsets %d to %d (%s); the partition goes on", gap.Topic, gap.Partition, gap.First, gap.Last, gap.Reason)
+		},
+	}
+	r.register(c)
+	return c
+}

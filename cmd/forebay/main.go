@@ -1,0 +1,150 @@
+// Command forebay is the gateway and everything an operator does with it: one
+// file per command, main only dispatches.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"forebay/internal/admin"
+	"forebay/internal/config"
+	"forebay/internal/node"
+)
+
+// Exit codes, after sysexits.h where it has one.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitTorn        = 3 // wal verify: a torn tail and nothing else
+	exitUnavailable = 69
+	exitTryAgain    = 75
+	exitBadConfig   = 78
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	code := p.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// program is the command line with its streams: what a test starts too.
+type program struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// exitError ends the program with a code of its own; its error may be nil.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+func (e *exitError) Unwrap() error { return e.err }
+
+// usageError marks what the caller typed wrong.
+type usageError struct{ error }
+
+// run executes one command line and gives its exit code.
+func (p *program) run(ctx context.Context, args []string) int {
+	root := p.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(p.err, "forebay: "+text)
+	}
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	var (
+		exit    *exitError
+		usage   usageError
+		refused *admin.AnswerError
+	)
+	switch {
+	case errors.As(err, &exit):
+		return exit.code
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, config.ErrInvalid):
+		return exitBadConfig
+	case errors.Is(err, node.ErrInUse):
+		return exitTryAgain
+	case errors.Is(err, admin.ErrUnavailable):
+		return exitUnavailable
+	case errors.As(err, &refused) && refused.Status == 503:
+		return exitTryAgain
+	default:
+		return exitFailure
+	}
+}
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "forebay",
+		Short: "A receiver-mode ingestion gateway with a write-ahead log",
+		Long: `Forebay reads Kafka as a member of a consumer group, appends every record to a
+replicated write-ahead log before it acknowledges it, cuts the log into batches
+at a fixed interval, and delivers each batch to every sink, exactly once where
+the sink can do that. After a crash it goes on from the log.
+
+Data goes to stdout, logs and errors to stderr. Exit codes: 0 done, 1 failed,
+2 usage, 69 no node answers, 75 try again, 78 bad configuration.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetIn(p.in)
+	root.SetOut(p.out)
+	root.SetErr(p.err)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+	})
+	root.AddCommand(
+		p.runCommand(), p.validateCommand(), p.demoCommand(), p.statusCommand(), p.batchesCommand(),
+		p.sinksCommand(), p.parkedCommand(), p.gapsCommand(), p.configCommand(), p.walCommand(), p.versionCommand(),
+	)
+	return root
+}
+
+// group makes a command that only holds others.
+func group(use, short string, children ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageError{fmt.Errorf("unknown command %q for %q (see %s --help)", args[0], c.CommandPath(), c.CommandPath())}
+		}
+		return nil
+	}, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(children...)
+	return c
+}
+
+// exactly asks for as many arguments as are named.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usageError{fmt.Errorf("usage: %s", c.UseLine())}
+		}
+		return nil
+	}
+}
