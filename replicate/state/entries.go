@@ -42,12 +42,14 @@ type Advance struct {
 	At int64
 }
 
-// TopicChange replaces a topic's incarnation; it expects the old id. Suspect is
-// the first index of the log that may hold records of the new incarnation under
-// the old name: it is kept beside the change.
+// TopicChange replaces a topic's incarnation; it expects the old id. Unfinished
+// parts of the topic are void. Suspect is the first index of the log that may
+// hold records of the new incarnation under the old name (0: none, or not
+// known): it is kept beside the change.
 type TopicChange struct {
 	record.TopicChange
-	At int64
+	Suspect uint64
+	At      int64
 }
 
 // Cut ends the open batch. It expects Term to be the state's, Seq to be the next
@@ -108,8 +110,10 @@ type RefusedRecord struct {
 }
 
 // Copy appends a parked record's bytes again, so that the floor may pass its old
-// place. Data is a block holding just that record, or one part of it; the
-// reference moves when the last part is applied. It expects the parked ID.
+// place. Data is a block holding just that record, or, when Parts is more than 1,
+// the Part-th piece of the bytes of such a block ([Copies] cuts them); the
+// reference moves when the last part is applied. It expects the parked ID, and
+// part i to follow part i-1 of the same term. A record may be copied again.
 type Copy struct {
 	ID          uint64
 	Part, Parts uint32
@@ -124,13 +128,15 @@ type Discard struct {
 
 // Release lets delivered batches up to Seq go. It expects Term to be the
 // state's; it never reaches past a batch that a sink still needs, nor one that
-// holds a parked record which was not copied.
+// holds a parked record which was not copied: it stops short of them, and is
+// refused when that leaves nothing to release.
 type Release struct {
 	Term, Seq uint64
 	At        int64
 }
 
-// Set writes an administrative value; an empty Value removes it.
+// Set writes an administrative value; an empty Value removes it. It expects
+// bounds: [MaxKey], [MaxValue], [MaxValues].
 type Set struct {
 	Key, Value string
 }
