@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"hash/crc32"
 	"slices"
-	"testing"
+	"strconv"
+	"strings"
 
 	"forebay/internal/record"
 	"forebay/sinks"
@@ -13,15 +15,15 @@ import (
 
 // Names that the suite opens sinks under.
 const (
-	gateway = "gw"
-	logID   = "log-a"
-	sinkNam = "pages"
+	gatewayName = "gw"
+	logID       = "log-a"
+	sinkName    = "pages"
 )
 
 // Identity is the one that the suite opens a sink with: lane 0, node n1.
 func Identity(term, next uint64) sinks.Identity {
 	return sinks.Identity{
-		Gateway: gateway, LogID: logID, Sink: sinkNam, Node: "n1",
+		Gateway: gatewayName, LogID: logID, Sink: sinkName, Node: "n1",
 		Lane: 0, Term: term, Next: record.BatchID{Lane: 0, Seq: next},
 	}
 }
@@ -30,7 +32,7 @@ func Identity(term, next uint64) sinks.Identity {
 // record is lent for one call only, and its memory is overwritten afterwards.
 func NewBatch(term, seq uint64, recs []record.Record) record.Batch {
 	return record.Batch{
-		ID: record.BatchID{Lane: 0, Seq: seq}, Gateway: gateway, LogID: logID, Term: term, CutAt: int64(1_700_000_000_000 + seq),
+		ID: record.BatchID{Lane: 0, Seq: seq}, Gateway: gatewayName, LogID: logID, Term: term, CutAt: int64(1_700_000_000_000 + seq),
 		Read: func(ctx context.Context, fn func(*record.Record) error) error {
 			for i := range recs {
 				if err := ctx.Err(); err != nil {
@@ -90,7 +92,6 @@ func overwrite(r *record.Record) {
 
 // settler plays the batcher's side of settle.
 type settler struct {
-	t       testing.TB
 	calls   int
 	refused []record.Refusal
 	fail    error
@@ -98,11 +99,43 @@ type settler struct {
 	before func()
 }
 
-func (s *settler) settle(_ context.Context, refused []record.Refusal) error {
+func (s *settler) settle(ctx context.Context, refused []record.Refusal) error {
 	s.calls++
 	s.refused = slices.Clone(refused)
 	if s.before != nil {
 		s.before()
 	}
-	return s.fail
+	if s.fail != nil {
+		return s.fail
+	}
+	return ctx.Err()
+}
+
+// shown writes a record so that records can be compared and told apart at a
+// glance: nil is not empty, and what is long is shown by its length and checksum.
+func shown(r *record.Record) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s/%d@%d t=%d key=%s value=%s", r.Topic, r.Partition, r.Offset, r.Timestamp, shownBytes(r.Key), shownBytes(r.Value))
+	if len(r.Headers) > 3 {
+		sum := crc32.NewIEEE()
+		for _, h := range r.Headers {
+			fmt.Fprintf(sum, "%s=%s;", shownBytes(h.Key), shownBytes(h.Value))
+		}
+		fmt.Fprintf(&b, " %d headers (%08x)", len(r.Headers), sum.Sum32())
+		return b.String()
+	}
+	for _, h := range r.Headers {
+		fmt.Fprintf(&b, " %s=%s", shownBytes(h.Key), shownBytes(h.Value))
+	}
+	return b.String()
+}
+
+func shownBytes(b []byte) string {
+	switch {
+	case b == nil:
+		return "nil"
+	case len(b) > 100:
+		return fmt.Sprintf("%d bytes (%08x)", len(b), crc32.ChecksumIEEE(b))
+	}
+	return strconv.Quote(string(b))
 }

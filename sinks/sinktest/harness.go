@@ -32,7 +32,7 @@ type Harness struct {
 	Points []Point
 	// Inject arms one fault for the next time that its point is reached, in
 	// whatever sink value reaches it.
-	Inject func(f Fault)
+	Inject func(f *Fault)
 
 	// Keeps cuts a record down to what can be read back, such as a record without
 	// headers where the destination has no column for them. Nil keeps everything.
@@ -44,6 +44,8 @@ type Harness struct {
 	// refused by name. Nil takes everything.
 	Takes func(r *record.Record) bool
 
+	// OneLane tells that the destination is for one lane alone.
+	OneLane bool
 	// Fences tells that a lower term is refused once a higher one was opened.
 	Fences bool
 	// Unclaimed tells that the destination keeps no identity (a pipe), so that a foreign one cannot be refused.
@@ -73,12 +75,14 @@ type Kind uint8
 
 // Kinds of faults.
 const (
-	// Fail makes the next step fail with an error, without an effect.
+	// Fail makes the next step fail with ErrInjected, without an effect.
 	Fail Kind = iota + 1
-	// Hang makes the next step wait until its context ends, without an effect.
+	// Hang makes the next step wait until its context ends, if it takes one, or
+	// until Release is closed, and then fail, without an effect.
 	Hang
-	// Crash ends the process there: nothing that the call does later reaches the
-	// destination, the call returns ErrCrashed or anything else, and the sink value is abandoned without Close.
+	// Crash ends the process there: nothing that the sink value does from then on reaches
+	// the destination, and everything fails with ErrCrashed. The suite
+	// abandons the value without Close and makes another, with which the harness must be alive again.
 	Crash
 )
 
@@ -87,10 +91,14 @@ func (k Kind) String() string {
 	return [...]string{"none", "fail", "hang", "crash"}[k]
 }
 
-// Fault is one fault at one point.
+// Fault is one fault at one point, armed once.
 type Fault struct {
 	Point string
 	Kind  Kind
+	// Reached is to be closed by the harness when the fault happens.
+	Reached chan struct{}
+	// Release is closed by the suite when a hung step may go on.
+	Release chan struct{}
 }
 
 // ErrInjected is what a step fails with.
