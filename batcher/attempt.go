@@ -162,6 +162,8 @@ func (a *attempt) outcome(err error) error {
 	switch {
 	case err == nil && a.settleErr != nil:
 		return &brokenContractError{settle: a.settleErr}
+	case err != nil && errors.Is(a.settleErr, record.ErrLeadLost):
+		return a.settleErr
 	case err != nil && a.blocked != nil && !isPermanent(err):
 		return a.blocked
 	}
