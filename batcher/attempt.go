@@ -3,20 +3,15 @@ package batcher
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"unicode/utf8"
 
 	"forebay/internal/record"
 )
 
-const (
-	// refuseChunk and maxReason keep what one entry of the log must take of
-	// refusals below 1 MiB. Each chunk stands for itself: after a crash between two,
-	// the next attempt reports the rest.
-	refuseChunk = 1000
-	maxReason   = 512 // bytes
-)
+// maxReason bounds what a sink may say of one record, in bytes: it goes into the
+// log, and into the replicated state.
+const maxReason = 512
 
 // attempt is one call of Deliver: what the sink reads and what it settles.
 type attempt struct {
@@ -95,7 +90,7 @@ func (a *attempt) decide(ctx context.Context, refused []record.Refusal) error {
 	}
 	if fresh := a.fresh(refused); len(fresh) > 0 {
 		a.metrics.refused(a.cfg.Refused, len(fresh))
-		if err := a.leaveOut(ctx, fresh); err != nil {
+		if err := a.leaveOut(fresh); err != nil {
 			return err
 		}
 	}
@@ -129,27 +124,28 @@ func (a *attempt) fresh(refused []record.Refusal) []record.Refusal {
 }
 
 // leaveOut does as the policy says; nil means that the log has it.
-func (a *attempt) leaveOut(ctx context.Context, fresh []record.Refusal) error {
+func (a *attempt) leaveOut(fresh []record.Refusal) error {
 	stand := &BlockedError{Batch: a.info.ID, First: fresh[0], Count: len(fresh)}
 	if a.cfg.Refused == Block {
 		a.blocked = stand
 		return stand
 	}
-	for rest := fresh; len(rest) > 0; {
-		chunk := rest[:min(len(rest), refuseChunk)]
-		rest = rest[len(chunk):]
-		err := a.log.Refuse(ctx, a.cfg.Name, a.info.ID.Seq, a.cfg.Refused == Drop, chunk)
-		switch {
-		case errors.Is(err, record.ErrRefused): // no room for parked records, for one
-			stand.Cause = err
-			a.blocked = stand
-			return stand
-		case err != nil:
-			return fmt.Errorf("recording refused records: %w", err)
-		}
-		for _, r := range chunk {
-			a.left[r.RecordID] = struct{}{}
-		}
+	// Bound to the term, not to the attempt: the next attempt must not begin
+	// while it is open whether this entry will still be applied.
+	err := a.log.Refuse(a.term, a.cfg.Name, a.info.ID.Seq, a.cfg.Refused == Drop, fresh)
+	switch {
+	case err == nil:
+	case a.term.Err() != nil:
+		return context.Cause(a.term)
+	case errors.Is(err, record.ErrLeadLost):
+		return err
+	default: // no room for parked records, for one
+		stand.Cause = err
+		a.blocked = stand
+		return stand
+	}
+	for _, r := range fresh {
+		a.left[r.RecordID] = struct{}{}
 	}
 	a.logger.Warn("records that the sink cannot take were left out", "batch", a.info.ID.String(),
 		"policy", string(a.cfg.Refused), "records", len(fresh), "topic", fresh[0].Topic,

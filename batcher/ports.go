@@ -29,13 +29,16 @@ type Log interface {
 	// Done moves a sink's cursor past a batch; it returns when that is durable.
 	Done(ctx context.Context, done record.Done) error
 	// Refuse records which records are left out of a batch for a sink, parked
-	// or dropped; it returns when that is durable.
+	// or dropped; it returns when that is durable. There may be any number of
+	// them: after an error some may be recorded. An error while ctx lasts,
+	// other than record.ErrLeadLost, says why they cannot be left out (no room to park).
 	Refuse(ctx context.Context, sink string, seq uint64, drop bool, refusals []record.Refusal) error
 	// Excluded lists what recorded refusals leave out of the batch that the
 	// sink's cursor stands at.
 	Excluded(sink string, seq uint64) []record.RecordID
 	// Read streams a batch. Topics that want refuses are skipped unread (nil
-	// wants all). Any number of readers may read at once.
+	// wants all). Any number of readers may read at once. It holds no lock
+	// while fn runs: fn may be slow, and may panic.
 	Read(ctx context.Context, seq uint64, want func(topic string) bool, fn func(*record.Record) error) error
 }
 

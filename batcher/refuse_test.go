@@ -173,7 +173,7 @@ func TestFullParkingBlocks(t *testing.T) {
 		var room atomic.Bool
 		l.onRefuse = func() error {
 			if !room.Load() {
-				return fmt.Errorf("parked.maxBytes is reached: %w", record.ErrRefused)
+				return errors.New("parked.maxBytes is reached")
 			}
 			return nil
 		}
@@ -182,7 +182,7 @@ func TestFullParkingBlocks(t *testing.T) {
 		s := r.state("a")
 		expect(t, "state", s.State, StateBlocked)
 		expect(t, "error", s.LastError, "record t/0@1 of batch 7-00000000000000000001 was refused: odd; "+
-			"it could not be left out: parked.maxBytes is reached: refused by the state machine")
+			"it could not be left out: parked.maxBytes is reached")
 		room.Store(true)
 		pass(time.Minute)
 		expect(t, "goes on by itself", sink.took(), []try{{Seq: 1, Offsets: []int64{2}, At: time.Minute}})
@@ -190,22 +190,54 @@ func TestFullParkingBlocks(t *testing.T) {
 	})
 }
 
-func TestFailedRefuseIsTriedAgain(t *testing.T) {
+// However slow the log is to record a refusal, no attempt begins before it has.
+func TestRefuseOutlastsTheAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, sink, cfg := refusing(Park)
-		n := 0
-		l.onRefuse = func() error {
-			if n++; n == 1 {
-				return errors.New("timed out")
-			}
-			return nil
-		}
+		l.onRefuse = func() error { time.Sleep(time.Hour); return nil }
+		sink.write = func(ctx context.Context, _ int) error { return ctx.Err() }
 		l.batch("t", 1, 2)
 		r := run(t, testConfig(cfg), l)
-		expect(t, "state", r.state("a").State, StateRetrying)
+		pass(59 * time.Minute)
+		expect(t, "tries", len(sink.tried()), 1)
+		sink.accepting()
+		pass(2 * time.Minute)
+		expect(t, "durable", sink.took(), []try{{Seq: 1, Offsets: []int64{2}, At: time.Hour + time.Second}})
+		r.end()
+	})
+}
+
+func TestTermEndsWhileARefusalIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, sink, cfg := refusing(Park)
+		l.onRefuse = func() error { time.Sleep(time.Minute); return errors.New("gave up") }
+		l.batch("t", 1, 2)
+		r := run(t, testConfig(cfg), l)
+		r.end()
 		expect(t, "durable", len(sink.took()), 0)
-		pass(time.Second)
-		expect(t, "durable", len(sink.took()), 1)
+		expect(t, "state", r.state("a").State, StateDelivering)
+	})
+}
+
+func TestSettleAfterTheTimeoutIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, sink := newFakeLog("a"), newFakeSink()
+		cfg := sink.config("a")
+		cfg.Guarantee = AtMostOnce
+		settled := []error{}
+		cfg.Sink = sinkFunc(func(ctx context.Context, b record.Batch, settle func(context.Context, []record.Refusal) error) error {
+			if len(settled) == 0 {
+				<-ctx.Done()
+			}
+			err := settle(ctx, nil)
+			settled = append(settled, err)
+			return err
+		})
+		l.batch("t", 1)
+		r := run(t, testConfig(cfg), l)
+		pass(time.Minute)
+		expect(t, "settles", fmt.Sprint(settled), "[context deadline exceeded <nil>]")
+		expect(t, "cursor", l.cursor("a"), 2)
 		r.end()
 	})
 }
@@ -237,26 +269,6 @@ func TestSinkThatHidesTheBlockIsBlocked(t *testing.T) {
 		}, Block)
 		r := run(t, testConfig(cfg), l)
 		expect(t, "state", r.state("a").State, StateBlocked)
-		r.end()
-	})
-}
-
-func TestManyRefusalsGoInChunks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l, sizes := newFakeLog("a"), []int{}
-		l.batch("t", 1)
-		cfg := custom(func(ctx context.Context, _ record.Batch, settle func(context.Context, []record.Refusal) error) error {
-			var all []record.Refusal
-			for i := range 2*refuseChunk + 1 {
-				all = append(all, refusal(int64(i)))
-			}
-			return settle(ctx, all)
-		}, Drop)
-		r := run(t, testConfig(cfg), l)
-		for _, line := range l.refused {
-			sizes = append(sizes, len(strings.Fields(line))-3)
-		}
-		expect(t, "chunks", sizes, []int{refuseChunk, refuseChunk, 1})
 		r.end()
 	})
 }

@@ -136,6 +136,67 @@ func TestDoneThatWasTakenAfterAll(t *testing.T) {
 	})
 }
 
+func TestSinkRemovedBeforeItsDone(t *testing.T) {
+	for _, guarantee := range []Guarantee{AtMostOnce, AtLeastOnce} {
+		t.Run(string(guarantee), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, sink := newFakeLog("a"), newFakeSink()
+				l.onDone = func() error { l.remove("a"); return nil }
+				cfg := sink.config("a")
+				cfg.Guarantee = guarantee
+				l.batch("t", 1)
+				r := run(t, testConfig(cfg), l)
+				pass(time.Hour)
+				expect(t, "state", r.state("a").State, StateRemoved)
+				expect(t, "tries", len(sink.tried()), 1)
+				expect(t, "durable", len(sink.took()), map[Guarantee]int{AtMostOnce: 0, AtLeastOnce: 1}[guarantee])
+				r.end()
+			})
+		})
+	}
+}
+
+func TestTermEndsWhileADoneIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, sink := newFakeLog("a"), newFakeSink()
+		l.onDone = func() error { return errDown }
+		l.batch("t", 1)
+		r := run(t, testConfig(sink.config("a")), l)
+		pass(time.Minute)
+		r.end()
+		expect(t, "tries", len(sink.tried()), 1)
+		expect(t, "retries", r.state("a").Retries, 0)
+	})
+}
+
+func TestCloseThatFailsIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, sink := newFakeLog("a"), newFakeSink()
+		cfg := sink.config("a")
+		cfg.Close = func() error { return errDown }
+		var out transcript
+		whole := testConfig(cfg)
+		whole.Logger = textLogger(&out)
+		run(t, whole, l).end()
+		expect(t, "said", strings.Count(out.String(), "closing the sink failed"), 1)
+	})
+}
+
+func TestForeignMetricIsAnError(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "forebay_sink_cursor", Help: "another"}))
+	cfg := testConfig()
+	cfg.Registerer = reg
+	if _, err := New(cfg, newFakeLog()); err == nil {
+		t.Error("accepted")
+	}
+}
+
+func TestSizeCountsKeyValueAndHeaders(t *testing.T) {
+	rec := record.Record{Key: []byte("ab"), Value: []byte("cde"), Headers: []record.Header{{Key: []byte("f")}, {Key: []byte("g"), Value: []byte("hi")}}}
+	expect(t, "size", sizeOf(&rec), 9)
+}
+
 func TestAdvancedFailsAtNoCost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, sink := newFakeLog("a"), newFakeSink()
