@@ -92,13 +92,13 @@ func (l *Log) admit(logs []*raft.Log) error {
 		}
 	}
 	l.mu.RLock()
-	closed, first, last, installed := l.closed, l.first, l.last, l.installed
+	closed, first, last, prev, installed := l.closed, l.first, l.last, l.prev, l.installed
 	l.mu.RUnlock()
 	begin := logs[0].Index
 	switch {
 	case closed:
 		return ErrClosed
-	case begin == last+1 && (first <= last || installed.index == 0 || installed.index != last):
+	case begin == last+1 && (first <= last || installed.index != last || installed.index == 0 || installed == prev):
 		return nil
 	case begin == 0 || first <= last:
 		return fmt.Errorf("%w: entry %d, but the log ends with %d", ErrOutOfOrder, begin, last)

@@ -157,12 +157,12 @@ func (l *Log) LastIndex() (uint64, error) {
 func (l *Log) IsMonotonic() bool { return true }
 
 // SetFloor says that entry index and all later ones are still needed: no
-// deletion from the front takes them. Until it is called none is taken. A floor
-// may also fall: what is still there is then kept. What raft asked to delete before and
-// the floor held goes now, segment by segment, in the background.
+// deletion from the front takes them. Until it is called none is taken; a lower
+// index than before changes nothing. What raft asked to delete before and
+// the floor held goes now, segment by segment, in the background. It does not wait for the disk.
 func (l *Log) SetFloor(index uint64) {
 	l.mu.Lock()
-	l.floor = index
+	l.floor = max(l.floor, index)
 	moved := l.advanceLocked()
 	l.mu.Unlock()
 	if moved {
