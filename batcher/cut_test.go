@@ -1,6 +1,7 @@
 package batcher
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -185,6 +186,30 @@ func TestClockAnHourAheadOrBack(t *testing.T) {
 	}
 }
 
+func TestClockSetBetweenCutAndDelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var offset atomic.Int64
+		l, sink := newFakeLog("a"), newFakeSink()
+		sink.before = func(_ context.Context, n int) error {
+			if n == 1 {
+				time.Sleep(7 * time.Second) // from 5 s to 12 s
+			}
+			return nil
+		}
+		cfg := testConfig(sink.config("a"))
+		cfg.Clock = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+		r := run(t, cfg, l)
+		l.accept("t", 1)
+		pass(6 * time.Second)
+		l.accept("t", 2) // cut at 10 s
+		pass(5 * time.Second)
+		offset.Store(int64(time.Hour))
+		pass(5 * time.Second)
+		expect(t, "scheduling delay", r.Deliveries(2)[0].SchedulingDelay, 2*time.Second)
+		r.end()
+	})
+}
+
 func TestOpenBatchOfTheLastLeaderIsCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		epoch := time.Now()
@@ -217,6 +242,35 @@ func TestSlowCutKeepsTheBoundaries(t *testing.T) {
 		expect(t, "cuts", l.cutsSince(epoch), []time.Duration{12 * time.Second, 15 * time.Second})
 		r.end()
 	})
+}
+
+func TestRecordsThatComeDuringACutBelongToTheNextInterval(t *testing.T) {
+	for name, tc := range map[string]struct {
+		took time.Duration
+		want []time.Duration
+	}{
+		"quick cut": {0, seconds(5, 10)},
+		"cut that outlasts the next one's boundary": {7 * time.Second, seconds(5, 12)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				epoch := time.Now()
+				l, first := newFakeLog(), true
+				l.afterCut = func() {
+					if first {
+						first = false
+						l.accept("t", 2)
+						time.Sleep(tc.took)
+					}
+				}
+				r := run(t, testConfig(), l)
+				l.accept("t", 1)
+				pass(time.Minute)
+				expect(t, "cuts", l.cutsSince(epoch), tc.want)
+				r.end()
+			})
+		})
+	}
 }
 
 func TestFailedCutIsTriedAgain(t *testing.T) {

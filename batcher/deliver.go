@@ -120,7 +120,6 @@ func (c *courier) finish(a *attempt) {
 	c.mu.Unlock()
 	c.logger.Debug("batch delivered", "batch", c.b.id(c.batch.seq).String(), "records", records, "attempts", c.batch.attempts)
 	c.batch = current{}
-	c.showCursor()
 }
 
 // lose says that a batch of an at-most-once sink will not come again.
@@ -134,7 +133,6 @@ func (c *courier) lose(err error) {
 	c.shown.StartedAt = time.Time{}
 	c.mu.Unlock()
 	c.batch = current{}
-	c.showCursor()
 }
 
 // advance tells the sink how far its cursor is. Its error costs nothing: the
@@ -148,7 +146,7 @@ func (c *courier) advance(ctx context.Context) error {
 	if !known {
 		return nil
 	}
-	next, oldest := c.b.id(state.Cursor), c.b.id(min(c.log.FirstSeq(), state.Cursor))
+	next, oldest := c.b.id(state.Cursor), c.b.id(c.log.FirstSeq())
 	err := c.call(ctx, "advance", nil, func(ctx context.Context) error { return sink.Advanced(ctx, next, oldest) })
 	var panicked *PanicError
 	if errors.As(err, &panicked) {

@@ -19,8 +19,10 @@ import (
 // fakeLog is a lane in memory. Faults are set through the on… hooks, which are
 // called without its lock and before anything happens.
 type fakeLog struct {
-	onCut, onDone, onRefuse func() error
-	onRead                  func()
+	onCut, onDone func() error
+	onRefuse      func(context.Context) error
+	onRead        func()
+	afterCut      func() // before Cut returns
 
 	mu       sync.Mutex
 	changed  chan struct{}
@@ -39,7 +41,7 @@ func newFakeLog(sinks ...string) *fakeLog {
 	nothing := func() error { return nil }
 	l := &fakeLog{
 		changed: make(chan struct{}), sinks: map[string]*record.SinkState{}, excluded: map[string][]record.RecordID{},
-		onCut: nothing, onDone: nothing, onRefuse: nothing, onRead: func() {},
+		onCut: nothing, onDone: nothing, onRefuse: func(context.Context) error { return nil }, onRead: func() {}, afterCut: func() {},
 	}
 	for _, name := range sinks {
 		l.sinks[name] = &record.SinkState{Name: name, Cursor: 1}
@@ -156,6 +158,7 @@ func (l *fakeLog) Cut(_ context.Context, seq uint64, at int64) error {
 	if err := l.onCut(); err != nil {
 		return err
 	}
+	defer l.afterCut()
 	defer l.lock()()
 	o := l.openLocked()
 	switch {
@@ -191,8 +194,8 @@ func (l *fakeLog) takeDone(done record.Done) error {
 	return nil
 }
 
-func (l *fakeLog) Refuse(_ context.Context, sink string, seq uint64, drop bool, refusals []record.Refusal) error {
-	if err := l.onRefuse(); err != nil {
+func (l *fakeLog) Refuse(ctx context.Context, sink string, seq uint64, drop bool, refusals []record.Refusal) error {
+	if err := l.onRefuse(ctx); err != nil {
 		return err
 	}
 	defer l.lock()()

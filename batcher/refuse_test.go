@@ -82,7 +82,7 @@ func TestRefusalIsDurableBeforeTheBatch(t *testing.T) {
 		l, sink, cfg := refusing(Park)
 		l.batch("t", 1, 2)
 		refused := make(chan struct{})
-		l.onRefuse = func() error { <-refused; return nil }
+		l.onRefuse = func(context.Context) error { <-refused; return nil }
 		r := run(t, testConfig(cfg), l)
 		pass(time.Second)
 		expect(t, "durable while the log has not answered", len(sink.took()), 0)
@@ -171,7 +171,7 @@ func TestFullParkingBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, sink, cfg := refusing(Park)
 		var room atomic.Bool
-		l.onRefuse = func() error {
+		l.onRefuse = func(context.Context) error {
 			if !room.Load() {
 				return errors.New("parked.maxBytes is reached")
 			}
@@ -194,7 +194,7 @@ func TestFullParkingBlocks(t *testing.T) {
 func TestRefuseOutlastsTheAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, sink, cfg := refusing(Park)
-		l.onRefuse = func() error { time.Sleep(time.Hour); return nil }
+		l.onRefuse = func(context.Context) error { time.Sleep(time.Hour); return nil }
 		sink.write = func(ctx context.Context, _ int) error { return ctx.Err() }
 		l.batch("t", 1, 2)
 		r := run(t, testConfig(cfg), l)
@@ -210,7 +210,7 @@ func TestRefuseOutlastsTheAttempt(t *testing.T) {
 func TestTermEndsWhileARefusalIsRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, sink, cfg := refusing(Park)
-		l.onRefuse = func() error { time.Sleep(time.Minute); return errors.New("gave up") }
+		l.onRefuse = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		l.batch("t", 1, 2)
 		r := run(t, testConfig(cfg), l)
 		r.end()
@@ -253,6 +253,39 @@ func TestSinkThatIgnoresSettleFails(t *testing.T) {
 		r := run(t, testConfig(cfg), l)
 		expect(t, "state", r.state("a").State, StateFailed)
 		expect(t, "dones", l.doneCount(), 0)
+		r.end()
+	})
+}
+
+func TestExcludedIsNotRecordedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, n := newFakeLog("a"), 0
+		l.batch("t", 1, 2)
+		cfg := custom(func(ctx context.Context, _ record.Batch, settle func(context.Context, []record.Refusal) error) error {
+			err := settle(ctx, []record.Refusal{refusal(1)}) // the second time it was not given the record
+			if n++; err == nil && n == 1 {
+				err = errDown
+			}
+			return err
+		}, Park)
+		r := run(t, testConfig(cfg), l)
+		pass(time.Minute)
+		expect(t, "refused", l.refused, []string{"a 1 false [1]"})
+		expect(t, "cursor", l.cursor("a"), 2)
+		r.end()
+	})
+}
+
+func TestPermanentErrorAfterABlockFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFakeLog("a")
+		l.batch("t", 1)
+		cfg := custom(func(ctx context.Context, _ record.Batch, settle func(context.Context, []record.Refusal) error) error {
+			_ = settle(ctx, []record.Refusal{refusal(1)})
+			return permanentErr{errors.New("could not roll back")}
+		}, Block)
+		r := run(t, testConfig(cfg), l)
+		expect(t, "state", r.state("a").State, StateFailed)
 		r.end()
 	})
 }
@@ -336,6 +369,29 @@ func TestAtMostOnceLosesNothingBeforeItSettled(t *testing.T) {
 		l.batch("t", 1)
 		r := run(t, testConfig(cfg), l)
 		pass(time.Minute)
+		expect(t, "durable", seqs(sink.took()), []uint64{1})
+		r.end()
+	})
+}
+
+// The done of an at-most-once batch outlasts the attempt: else a done that was
+// taken after all would lose the batch in silence.
+func TestAtMostOnceKnowsWhetherItsDoneWasTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, sink, first := newFakeLog("a"), newFakeSink(), true
+		l.onDone = func() error {
+			if !first {
+				return nil
+			}
+			first = false
+			time.Sleep(time.Minute)
+			return errors.Join(l.takeDone(record.Done{Sink: "a", Seq: 1}), errors.New("no answer"))
+		}
+		cfg := sink.config("a")
+		cfg.Guarantee = AtMostOnce
+		l.batch("t", 1)
+		r := run(t, testConfig(cfg), l)
+		pass(time.Hour)
 		expect(t, "durable", seqs(sink.took()), []uint64{1})
 		r.end()
 	})

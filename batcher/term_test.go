@@ -62,7 +62,7 @@ func TestLeadLostAtADoneEndsTheTerm(t *testing.T) {
 func TestLeadLostHiddenByTheSinkEndsTheTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLog("a")
-		l.onRefuse = func() error { return record.ErrLeadLost }
+		l.onRefuse = func(context.Context) error { return record.ErrLeadLost }
 		l.batch("t", 1)
 		cfg := custom(func(ctx context.Context, _ record.Batch, settle func(context.Context, []record.Refusal) error) error {
 			return fmt.Errorf("rolled back: %v", settle(ctx, []record.Refusal{refusal(1)})) //nolint:errorlint // hiding it is the point
@@ -333,6 +333,27 @@ func TestMetrics(t *testing.T) {
 		if _, err := New(whole, l); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+func TestLagOfAHangingSinkIsSeenToGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, sink := newFakeLog("a"), newFakeSink()
+		sink.before = func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() }
+		cfg := testConfig(sink.config("a"))
+		reg := prometheus.NewPedanticRegistry()
+		cfg.Registerer = reg
+		r := run(t, cfg, l)
+		for i := range 3 {
+			l.accept("t", int64(i))
+			pass(5 * time.Second)
+		}
+		expect(t, "tries", len(sink.tried()), 1)
+		const want = `forebay_sink_lag_batches{lane="7",sink="a"} 3`
+		if got := dump(t, reg); !strings.Contains(got, want) {
+			t.Errorf("want %s in:\n%s", want, got)
+		}
+		r.end()
 	})
 }
 
