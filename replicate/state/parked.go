@@ -2,7 +2,6 @@ package state
 
 import (
 	"cmp"
-	"math"
 	"slices"
 
 	"forebay/internal/record"
@@ -165,25 +164,19 @@ func (s *State) ParkedRecord(id uint64) (ParkedRef, bool) {
 // for each.
 func (s *State) ParkedBytes() int64 { return s.parked.bytes }
 
-// ToCopy lists up to limit parked records, by ID, that must be copied before a
-// release of batch seq takes full effect: without it the release stops short of
-// their batch, or the floor at their last copy.
-func (s *State) ToCopy(seq uint64, limit int) []ParkedRef {
-	next := uint64(math.MaxUint64) // where the floor would go
-	if b := s.batch(seq + 1); b != nil {
-		next = b.hold
-	}
-	next = min(next, s.applied+1)
-	if s.open.first != 0 {
-		next = min(next, s.open.first)
-	}
+// ToCopy lists up to limit parked records, by ID, that must be copied before
+// batch seq can be released and the log be cut off below an index: those that
+// lie in batches up to seq, and those whose last copy lies below the index.
+// Each copy costs the record's bytes anew, so choose below with care: 0 asks
+// for no copies of copies.
+func (s *State) ToCopy(seq, below uint64, limit int) []ParkedRef {
 	var out []ParkedRef
 	for i := range s.parked.refs {
 		if len(out) >= limit {
 			break
 		}
 		r := &s.parked.refs[i]
-		if (!r.Copied && r.Batch.Seq <= seq) || (r.Copied && r.Indexes[0] < next) {
+		if (!r.Copied && r.Batch.Seq <= seq) || (r.Copied && r.Indexes[0] < below) {
 			out = append(out, *r)
 		}
 	}
