@@ -1,0 +1,241 @@
+package replicate
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"forebay/internal/record"
+	"forebay/replicate/state"
+)
+
+// machine owns the replicated state. It implements raft.FSM and
+// raft.BatchingFSM; Raft calls it from one goroutine, everyone else reads under the lock.
+type machine struct {
+	store     Store
+	snapshots *snapshotStore
+	metrics   *metrics
+	// fatal is called once when this node must stop.
+	fatal func(error)
+	// kick wakes the housekeeping loop; it never blocks.
+	kick func()
+	// snapshotBytes and snapshotEntries are when a snapshot is due.
+	snapshotBytes, snapshotEntries int64
+
+	mu sync.RWMutex
+	st *state.State
+	// changed is closed and replaced when entries were applied, if anyone asked for it.
+	changed chan struct{}
+	asked   bool
+	broken  error
+
+	// floorMu keeps moves of the floor in order.
+	floorMu sync.Mutex
+	// bytes and entries count what was applied since the last snapshot.
+	bytes, entries atomic.Int64
+	// applied is the last command's index; logFloor what the store was told.
+	applied, logFloor atomic.Uint64
+}
+
+// response is the answer of the state machine to one entry.
+type response struct {
+	state.Outcome
+	// term is the one that the entry was proposed in.
+	term uint64
+}
+
+// payloadFormat is the first byte of a snapshot's data; then come Raft's index
+// and term, u64 little endian, and the state as it encodes itself.
+const (
+	payloadFormat = 1
+	payloadHeader = 1 + 2*8
+)
+
+func newMachine(store Store, snapshots *snapshotStore, m *metrics) *machine {
+	return &machine{store: store, snapshots: snapshots, metrics: m, st: state.New(), changed: make(chan struct{})}
+}
+
+// Apply implements raft.FSM.
+func (m *machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch implements raft.BatchingFSM.
+func (m *machine) ApplyBatch(logs []*raft.Log) []any {
+	responses := make([]response, len(logs))
+	out := make([]any, len(logs))
+	var size, count int64
+	m.mu.Lock()
+	first := m.broken == nil
+	for i, l := range logs {
+		out[i] = &responses[i]
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		responses[i] = m.apply(l)
+		size += int64(len(l.Data))
+		count++
+	}
+	broken := m.broken
+	m.notify()
+	m.mu.Unlock()
+
+	if broken != nil {
+		if first {
+			m.fatal(broken)
+		}
+		return out
+	}
+	last := logs[len(logs)-1].Index
+	m.applied.Store(last)
+	m.metrics.applied.Set(float64(last))
+	m.store.SetApplied(last)
+	m.moveFloor()
+	if m.bytes.Add(size) >= m.snapshotBytes || m.entries.Add(count) >= m.snapshotEntries {
+		m.kick()
+	}
+	return out
+}
+
+// apply gives one entry to the state. After a fatal one nothing is applied any
+// more: this node's state is no longer to be trusted.
+func (m *machine) apply(l *raft.Log) response {
+	if m.broken != nil {
+		return response{Outcome: state.Outcome{Err: m.broken}, term: l.Term}
+	}
+	out := m.st.Apply(l.Index, l.Data)
+	var fatal *state.FatalError
+	switch {
+	case errors.As(out.Err, &fatal):
+		m.broken = fmt.Errorf("applying entry %d: %w", l.Index, out.Err)
+		out.Err = m.broken
+	case errors.Is(out.Err, record.ErrRefused):
+		m.metrics.refused.Inc()
+	}
+	return response{Outcome: out, term: l.Term}
+}
+
+// moveFloor tells the store what may go: what lies below the floor's snapshot.
+func (m *machine) moveFloor() {
+	m.floorMu.Lock()
+	defer m.floorMu.Unlock()
+	m.mu.Lock() // the state tidies up while it looks
+	floor := m.st.Floor()
+	m.mu.Unlock()
+	keep := m.snapshots.setFloor(floor)
+	m.metrics.floor.Set(float64(floor))
+	if keep > m.logFloor.Load() {
+		m.logFloor.Store(keep)
+		m.store.SetFloor(keep)
+		m.kick()
+	}
+}
+
+// notify wakes those who wait for a change; the caller holds the lock.
+func (m *machine) notify() {
+	if m.asked {
+		close(m.changed)
+		m.changed = make(chan struct{})
+		m.asked = false
+	}
+}
+
+// wait gives a channel that is closed when entries were applied after this call.
+func (m *machine) wait() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked = true
+	return m.changed
+}
+
+// Snapshot implements raft.FSM: the state's encoding, made while nothing is applied.
+func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.broken != nil {
+		return nil, m.broken
+	}
+	data := m.st.Marshal(make([]byte, payloadHeader))
+	return &machineSnapshot{data: data, machine: m, bytes: m.bytes.Load(), entries: m.entries.Load()}, nil
+}
+
+// machineSnapshot implements raft.FSMSnapshot.
+type machineSnapshot struct {
+	data           []byte
+	machine        *machine
+	bytes, entries int64
+}
+
+// Persist implements raft.FSMSnapshot.
+func (s *machineSnapshot) Persist(sink raft.SnapshotSink) error {
+	own, ok := sink.(*snapshotSink)
+	if !ok {
+		return fmt.Errorf("persisting a snapshot: unexpected sink %T", sink)
+	}
+	s.data[0] = payloadFormat
+	binary.LittleEndian.PutUint64(s.data[1:], own.info.meta.Index)
+	binary.LittleEndian.PutUint64(s.data[9:], own.info.meta.Term)
+	if err := own.begin(true); err != nil {
+		return err
+	}
+	if _, err := own.Write(s.data); err != nil {
+		return err
+	}
+	s.machine.bytes.Add(-s.bytes)
+	s.machine.entries.Add(-s.entries)
+	return nil
+}
+
+// Release implements raft.FSMSnapshot.
+func (s *machineSnapshot) Release() {}
+
+// Restore implements raft.FSM: it takes the state from a snapshot's data.
+func (m *machine) Restore(r io.ReadCloser) error {
+	_, _, err := m.restore(r)
+	return err
+}
+
+func (m *machine) restore(r io.Reader) (index, term uint64, err error) {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return 0, 0, fmt.Errorf("restoring a snapshot: %w", err)
+	}
+	if len(data) < payloadHeader || data[0] != payloadFormat {
+		return 0, 0, errors.New("restoring a snapshot: its data is of a format that this program does not know")
+	}
+	index, term = binary.LittleEndian.Uint64(data[1:]), binary.LittleEndian.Uint64(data[9:])
+	st, err := state.Unmarshal(data[payloadHeader:])
+	if err != nil {
+		return 0, 0, fmt.Errorf("restoring a snapshot: %w", err)
+	}
+	m.mu.Lock()
+	m.st = st
+	m.notify()
+	m.mu.Unlock()
+	m.bytes.Store(0)
+	m.entries.Store(0)
+	m.applied.Store(index)
+	m.metrics.applied.Set(float64(index))
+	m.store.SetApplied(index)
+	return index, term, nil
+}
+
+// installer is the machine as the running Raft sees it: what Raft restores after
+// the start was sent by a leader.
+type installer struct{ *machine }
+
+// Restore implements raft.FSM: nothing of the old log is needed any more, not
+// even above its own floor; Raft removes it next.
+func (i installer) Restore(r io.ReadCloser) error {
+	index, term, err := i.restore(r)
+	if err != nil {
+		return err
+	}
+	i.snapshots.setBase(index + 1)
+	i.logFloor.Store(index + 1)
+	i.store.Installed(index, term)
+	return nil
+}

@@ -1,0 +1,172 @@
+package replicate
+
+import (
+	"errors"
+	"time"
+
+	"forebay/internal/record"
+	"forebay/replicate/state"
+)
+
+// releaseInterval is how often batches are released because their time is over.
+const releaseInterval = time.Minute
+
+// retain is the term's loop that releases batches, and holds and opens intake.
+func (t *Term) retain() {
+	tick := time.NewTicker(spaceInterval)
+	defer tick.Stop()
+	var lastByTime time.Time
+	for {
+		byTime := time.Since(lastByTime) >= min(releaseInterval, max(t.lane.cfg.Retention/10, spaceInterval))
+		moved, err := t.release(byTime)
+		switch {
+		case errors.Is(err, record.ErrLeadLost) || t.ctx.Err() != nil:
+			return
+		case err != nil:
+			t.lane.cfg.Logger.Error("batches not released", "error", err)
+		case byTime:
+			lastByTime = time.Now()
+		}
+		t.lane.space.measure()
+		if moved {
+			continue
+		}
+		select {
+		case <-tick.C:
+		case <-t.lane.space.wake:
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+// release lets go what is due, and reports whether the oldest batch changed.
+func (t *Term) release(byTime bool) (moved bool, err error) {
+	view := t.lane.batchView()
+	room := dueByRoom(view, t.lane.space.limits, t.lane.space.usage())
+	due := room
+	if byTime {
+		due = max(due, dueByTime(view, t.lane.cfg.Retention, t.now()))
+	}
+	if err := t.carryParked(due); err != nil {
+		t.lane.space.setStuck(room > 0)
+		return false, err
+	}
+	if due == 0 {
+		return false, nil
+	}
+	err = t.do(t.ctx, state.Release{Term: t.number, Seq: due, At: t.now()})
+	moved = t.FirstSeq() != view.first
+	t.lane.space.setStuck(room > 0 && !moved)
+	if errors.Is(err, record.ErrRefused) && !moved {
+		// A sink was added or a record parked meanwhile: the next look sees it.
+		return false, nil
+	}
+	return moved, err
+}
+
+// carryBatch bounds how many parked records are carried between two looks.
+const carryBatch = 256
+
+// carryParked appends again the parked records that lie in batches up to due,
+// so that these can be released; and copies that hold more of the log than
+// they are worth.
+func (t *Term) carryParked(due uint64) error {
+	if t.ParkedBytes() == 0 {
+		return nil
+	}
+	below := t.copiesInTheWay()
+	for {
+		refs := see(t.views, func(st *state.State) []state.ParkedRef { return st.ToCopy(due, below, carryBatch) })
+		if len(refs) == 0 || !t.lane.space.roomForCopies() {
+			return nil
+		}
+		for _, ref := range refs {
+			if err := t.carry(ref); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// copiesInTheWay gives the index below which copies of parked records are to be
+// made anew, 0 for none: what only they keep of the log is a snapshot's worth, or room
+// runs short, and it is more than twice what copying them takes.
+func (t *Term) copiesInTheWay() uint64 {
+	below := see(t.views, func(st *state.State) uint64 {
+		layout, ok := st.Layout(st.FirstSeq())
+		switch {
+		case ok && len(layout.Early) > 0:
+			return layout.Early[0]
+		case ok:
+			return layout.FirstIndex
+		case st.Open().Records == 0:
+			return st.AppliedIndex() + 1
+		default:
+			return 0 // where the open batch begins is not told: after the next cut it is
+		}
+	})
+	floor := t.Floor()
+	if below <= floor {
+		return 0
+	}
+	behind := t.lane.store.BytesBefore(below) - t.lane.store.BytesBefore(floor)
+	if behind > 2*t.ParkedBytes() && (behind > t.lane.cfg.SnapshotBytes || t.lane.space.pressed()) {
+		return below
+	}
+	return 0
+}
+
+// carry appends one parked record again.
+func (t *Term) carry(ref state.ParkedRef) error {
+	block, err := t.lane.parkedBlock(t.ctx, ref)
+	if errors.Is(err, record.ErrReleased) {
+		return nil // discarded meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range state.Copies(ref.ID, block) {
+		if err := t.doEncoded(t.ctx, entry); err != nil {
+			if errors.Is(err, record.ErrRefused) {
+				return nil // discarded meanwhile
+			}
+			return err
+		}
+	}
+	t.lane.metrics.copied.Add(float64(len(block)))
+	return nil
+}
+
+// batchView tells the retention how the batches stand.
+func (l *Lane) batchView() batchView {
+	l.machine.mu.RLock()
+	defer l.machine.mu.RUnlock()
+	st := l.machine.st
+	v := batchView{first: st.FirstSeq(), last: st.LastSeq(), cutAt: l.cutAt, freed: l.freed}
+	sinks := st.Sinks()
+	for i, s := range sinks {
+		if i == 0 || s.Cursor-1 < v.delivered {
+			v.delivered = s.Cursor - 1
+		}
+	}
+	return v
+}
+
+func (l *Lane) cutAt(seq uint64) int64 {
+	b, _ := l.Batch(seq)
+	return b.CutAt
+}
+
+// freed tells how many bytes lie below what the log must keep once batches up
+// to seq are released: the entries from the newest snapshot below the next batch on.
+func (l *Lane) freed(seq uint64) int64 {
+	b, ok := l.Batch(seq)
+	if !ok {
+		return 0
+	}
+	return l.store.BytesBefore(l.snapshots.indexBelow(b.LastIndex + 1))
+}
+
+// keptBatches counts the batches that the state keeps.
+func (l *Lane) keptBatches() uint64 { return l.LastSeq() + 1 - l.FirstSeq() }

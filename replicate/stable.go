@@ -1,0 +1,158 @@
+package replicate
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+const (
+	stableName    = "stable.db"
+	stableFormat  = "1"
+	stableTimeout = time.Second
+)
+
+var (
+	raftBucket  = []byte("raft")
+	ownerBucket = []byte("owner")
+)
+
+// ErrForeign says that a directory belongs to another node, gateway or lane, or
+// to a newer version of the program. Nothing was touched.
+var ErrForeign = errors.New("the directory is not this lane's")
+
+// ErrInUse says that another process has the directory open.
+var ErrInUse = errors.New("the directory is in use by another process")
+
+// stableStore keeps Raft's term and vote, and whose directory it is. Each write
+// is synced before it returns. It implements raft.StableStore.
+type stableStore struct {
+	db *bbolt.DB
+}
+
+// owner is what a directory remembers of its lane; compared at every open.
+type owner struct {
+	node, gateway string
+	lane          uint32
+}
+
+func openStable(dir string, own owner) (*stableStore, error) {
+	path := filepath.Join(dir, stableName)
+	_, err := os.Stat(path)
+	switch {
+	case err == nil:
+		return openStableFile(path, own)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	// A crash while bbolt lays out a new file would leave one that it cannot open.
+	tmp := path + tempSuffix
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("creating %s: %w", path, err)
+	}
+	s, err := openStableFile(tmp, own)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.Close(), os.Rename(tmp, path), syncDir(dir)); err != nil {
+		return nil, fmt.Errorf("creating %s: %w", path, err)
+	}
+	return openStableFile(path, own)
+}
+
+func openStableFile(path string, own owner) (*stableStore, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: stableTimeout, FreelistType: bbolt.FreelistMapType})
+	if errors.Is(err, berrors.ErrTimeout) {
+		return nil, fmt.Errorf("opening %s: %w", path, ErrInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	s := &stableStore{db: db}
+	if err := s.claim(own); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), db.Close())
+	}
+	return s, nil
+}
+
+// claim writes the owner into a new store, and compares it with an old one's.
+func (s *stableStore) claim(own owner) error {
+	want := []struct{ key, value string }{
+		{"format", stableFormat}, {"gateway", own.gateway}, {"node", own.node}, {"lane", strconv.FormatUint(uint64(own.lane), 10)},
+	}
+	fresh := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(ownerBucket)
+		if b == nil {
+			fresh = true
+			return nil
+		}
+		for _, w := range want {
+			if got := string(b.Get([]byte(w.key))); got != w.value {
+				return fmt.Errorf("%w: its %s is %q, not %q", ErrForeign, w.key, got, w.value)
+			}
+		}
+		return nil
+	})
+	if err != nil || !fresh {
+		return err
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(ownerBucket)
+		if err != nil {
+			return err
+		}
+		for _, w := range want {
+			if err := b.Put([]byte(w.key), []byte(w.value)); err != nil {
+				return err
+			}
+		}
+		_, err = tx.CreateBucketIfNotExists(raftBucket)
+		return err
+	})
+}
+
+// Set implements raft.StableStore.
+func (s *stableStore) Set(key, val []byte) error {
+	return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(raftBucket).Put(key, val) })
+}
+
+// Get implements raft.StableStore: nil when there is no such key.
+func (s *stableStore) Get(key []byte) ([]byte, error) {
+	var val []byte
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		if v := tx.Bucket(raftBucket).Get(key); v != nil {
+			val = append([]byte{}, v...)
+		}
+		return nil
+	})
+	return val, err
+}
+
+// SetUint64 implements raft.StableStore.
+func (s *stableStore) SetUint64(key []byte, val uint64) error {
+	return s.Set(key, binary.BigEndian.AppendUint64(nil, val))
+}
+
+// GetUint64 implements raft.StableStore: 0 when there is no such key.
+func (s *stableStore) GetUint64(key []byte) (uint64, error) {
+	val, err := s.Get(key)
+	if err != nil || val == nil {
+		return 0, err
+	}
+	if len(val) != 8 {
+		return 0, fmt.Errorf("%s: key %q has %d bytes instead of 8", stableName, key, len(val))
+	}
+	return binary.BigEndian.Uint64(val), nil
+}
+
+// Close releases the file.
+func (s *stableStore) Close() error { return s.db.Close() }
