@@ -1,0 +1,226 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFailStop fails each operation of an append: that group is not
+// acknowledged, nothing is retried, later stores return the first error, what was
+// acknowledged is there after the next open, and work goes on.
+func TestFailStop(t *testing.T) {
+	cases := map[string]struct{ op, part string }{
+		"sync of the segment":   {"sync", segmentsDir + "/"},
+		"write of the mark":     {"write", markName},
+		"sync of the directory": {"syncdir", segmentsDir},
+		"write of the seal":     {"write", manifestName},
+	}
+	for name, c := range cases {
+		for _, errno := range []error{syscall.EIO, syscall.ENOSPC} {
+			t.Run(name+"/"+errno.Error(), func(t *testing.T) {
+				cfg := testConfig(t.TempDir())
+				files := newFailingFiles(c.op, c.part, errno)
+				cfg.Files = files
+				var reports []error
+				cfg.OnFailure = func(err error) { reports = append(reports, err) }
+				l := mustOpen(t, cfg)
+				fill(t, l, 1, 30, 1, 300)
+				acked, _ := l.LastIndex()
+				files.armed.Store(true)
+				// Large enough to end a segment, so that each operation is met.
+				err := l.StoreLogs(testEntries(acked+1, acked+20, 1, 300))
+				var failed *FailedError
+				if !errors.As(err, &failed) || !errors.Is(err, errno) {
+					t.Fatalf("got %v, want a FailedError of %v", err, errno)
+				}
+				files.armed.Store(false)
+				if again := l.StoreLog(testEntry(acked+1, 1, 10)); !errors.Is(again, err) {
+					t.Fatalf("a later store returned %v, not the first error", again)
+				}
+				if got := l.DeleteRange(1, 5); !errors.Is(got, err) {
+					t.Fatalf("a later deletion returned %v, not the first error", got)
+				}
+				if len(reports) != 1 || !errors.Is(reports[0], err) || !errors.Is(l.Err(), err) {
+					t.Fatalf("reported %v", reports)
+				}
+				select {
+				case <-l.Failed():
+				default:
+					t.Fatal("Failed is not closed")
+				}
+				wantEntries(t, l, 1, acked, 1, 300)
+				_ = l.Close() // closing a failed log may fail
+				l = mustOpen(t, cfg)
+				last, _ := l.LastIndex()
+				if last < acked {
+					t.Fatalf("acknowledged up to %d, log ends with %d", acked, last)
+				}
+				fill(t, l, last+1, last+30, 1, 300)
+				wantEntries(t, l, 1, last+30, 1, 300)
+			})
+		}
+	}
+}
+
+// TestPartialWriteIsNotRetried: a full disk takes a part of a write. The bare
+// library, asked again, would acknowledge entries that read as others (hazard 5).
+func TestPartialWriteIsNotRetried(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	l := mustOpen(t, cfg)
+	fill(t, l, 1, 5, 1, 300)
+	path := l.p.segment(1)
+	frame, _ := appendFrame(nil, testEntry(6, 1, 300), syncMark{})
+	l.lib = &failingLibrary{library: l.lib, path: path, part: append([]byte{0xec, 0x02}, frame[:200]...), err: syscall.ENOSPC}
+	if err := l.StoreLog(testEntry(6, 1, 300)); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("got %v", err)
+	}
+	if err := l.StoreLog(testEntry(6, 1, 300)); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("it was tried again: %v", err)
+	}
+	wantEntries(t, l, 1, 5, 1, 300)
+	l.lib = l.lib.(*failingLibrary).library
+	_ = l.Close() // closing a failed log may fail
+	l = mustOpen(t, cfg)
+	wantEntries(t, l, 1, 5, 1, 300)
+	if l.Stats().TornBytes != 202 {
+		t.Fatalf("cut %d bytes, want 202", l.Stats().TornBytes)
+	}
+}
+
+const limitedDirEnv = "FOREBAY_WAL_TEST_LIMITED"
+
+// writeUntilFull limits the size of files and appends until that fails.
+func writeUntilFull(dir string) {
+	signal.Ignore(unix.SIGXFSZ)
+	limit := unix.Rlimit{Cur: 50_000, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+		fmt.Println("limit:", err)
+		os.Exit(2)
+	}
+	cfg := testConfig(dir)
+	cfg.SegmentSize = 1 << 20
+	l, err := Open(cfg)
+	if err != nil {
+		fmt.Println("open:", err)
+		os.Exit(2)
+	}
+	for next := uint64(1); ; next++ {
+		if err := l.StoreLog(testEntry(next, 1, 3000)); err != nil {
+			again := l.StoreLog(testEntry(next, 1, 30))
+			fmt.Println(next-1, errors.Is(err, syscall.EFBIG), errors.Is(again, err))
+			os.Exit(0)
+		}
+	}
+}
+
+// TestFileSizeLimit makes the library's own write fail for real, part-way.
+func TestFileSizeLimit(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), limitedDirEnv+"="+dir)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var acked uint64
+	var tooBig, same bool
+	if _, err := fmt.Sscan(string(out), &acked, &tooBig, &same); err != nil || !tooBig || !same || acked < 10 {
+		t.Fatalf("the writer said %q", out)
+	}
+	cfg := testConfig(dir)
+	l := mustOpen(t, cfg)
+	wantEntries(t, l, 1, acked, 1, 3000)
+	if l.Stats().TornBytes == 0 {
+		t.Fatal("the write that failed left nothing: it did not fail part-way")
+	}
+}
+
+// TestHungStoreIsReported: the sync hangs; the watchdog says so from a goroutine
+// of its own, and the group is not acknowledged even though the sync returns in the end.
+func TestHungStoreIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		var once sync.Once
+		armed := false
+		cfg := testConfig(t.TempDir())
+		cfg.StallTimeout = 10 * time.Second
+		reported := make(chan error, 1)
+		cfg.OnFailure = func(err error) { reported <- err }
+		cfg.Files = &hookedFiles{Files: osFiles{}, before: func(op, name string) error {
+			if armed && op == "sync" {
+				once.Do(func() { <-hang })
+			}
+			return nil
+		}}
+		l, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustStore(t, l, testEntry(1, 1, 10))
+		time.Sleep(time.Hour) // virtual: an idle log does not hang
+		if l.Err() != nil {
+			t.Fatalf("an idle log was taken for hung: %v", l.Err())
+		}
+		armed = true
+		stored := make(chan error, 1)
+		began := time.Now()
+		go func() { stored <- l.StoreLog(testEntry(2, 1, 10)) }()
+		got := <-reported
+		if !errors.Is(got, ErrStalled) || time.Since(began) != cfg.StallTimeout {
+			t.Fatalf("after %v: %v", time.Since(began), got)
+		}
+		close(hang)
+		if err := <-stored; !errors.Is(err, ErrStalled) {
+			t.Fatalf("the hung store returned %v", err)
+		}
+		if last, _ := l.LastIndex(); last != 1 {
+			t.Fatalf("the hung entry is visible: last is %d", last)
+		}
+		_ = l.Close() // closing a failed log may fail
+	})
+}
+
+func TestDirectoryInUse(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	l := mustOpen(t, cfg)
+	_, err := Open(cfg)
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+		t.Fatalf("second open: %v", err)
+	}
+	mustClose(t, l)
+	mustClose(t, mustOpen(t, cfg))
+}
+
+// TestHeldLockIsWaitedFor: a predecessor that was killed lets go a moment later.
+func TestHeldLockIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(t.TempDir())
+		held, err := lockDir(filepath.Join(cfg.Dir, lockName), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.LockWait = 3 * time.Second
+		began := time.Now()
+		if _, err := Open(cfg); !errors.Is(err, ErrInUse) || time.Since(began) < cfg.LockWait || time.Since(began) > 2*cfg.LockWait {
+			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+		time.AfterFunc(time.Second, func() { held.Close() })
+		l, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, l)
+	})
+}
