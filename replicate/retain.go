@@ -93,19 +93,7 @@ func (t *Term) carryParked(due uint64) error {
 // made anew, 0 for none: what only they keep of the log is a snapshot's worth, or room
 // runs short, and it is more than twice what copying them takes.
 func (t *Term) copiesInTheWay() uint64 {
-	below := see(t.views, func(st *state.State) uint64 {
-		layout, ok := st.Layout(st.FirstSeq())
-		switch {
-		case ok && len(layout.Early) > 0:
-			return layout.Early[0]
-		case ok:
-			return layout.FirstIndex
-		case st.Open().Records == 0:
-			return st.AppliedIndex() + 1
-		default:
-			return 0 // where the open batch begins is not told: after the next cut it is
-		}
-	})
+	below := t.lane.needed(t.Released())
 	floor := t.Floor()
 	if below <= floor {
 		return 0
@@ -144,8 +132,7 @@ func (l *Lane) batchView() batchView {
 	defer l.machine.mu.RUnlock()
 	st := l.machine.st
 	v := batchView{first: st.FirstSeq(), last: st.LastSeq(), cutAt: l.cutAt, freed: l.freed}
-	sinks := st.Sinks()
-	for i, s := range sinks {
+	for i, s := range st.Sinks() {
 		if i == 0 || s.Cursor-1 < v.delivered {
 			v.delivered = s.Cursor - 1
 		}
@@ -158,14 +145,29 @@ func (l *Lane) cutAt(seq uint64) int64 {
 	return b.CutAt
 }
 
-// freed tells how many bytes lie below what the log must keep once batches up
-// to seq are released: the entries from the newest snapshot below the next batch on.
+// freed tells how many bytes lie below what the log must keep once batches up to
+// seq are released: the entries from the newest snapshot below the next batch on.
 func (l *Lane) freed(seq uint64) int64 {
-	b, ok := l.Batch(seq)
-	if !ok {
-		return 0
-	}
-	return l.store.BytesBefore(l.snapshots.indexBelow(b.LastIndex + 1))
+	return l.store.BytesBefore(l.snapshots.indexBelow(l.needed(seq)))
+}
+
+// needed gives the first entry that batches after seq, or records that are not
+// yet cut, need. Parked records are not asked.
+func (l *Lane) needed(seq uint64) uint64 {
+	return see(l.views, func(st *state.State) uint64 {
+		layout, ok := st.Layout(seq + 1)
+		switch {
+		case ok && len(layout.Early) > 0:
+			return min(layout.Early[0], layout.FirstIndex)
+		case ok:
+			return layout.FirstIndex
+		case st.Open().Records == 0:
+			return st.AppliedIndex() + 1
+		}
+		// Where the open batch begins is not told; not before the last one's end.
+		b, _ := st.Batch(seq)
+		return b.LastIndex + 1
+	})
 }
 
 // keptBatches counts the batches that the state keeps.

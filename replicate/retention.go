@@ -14,8 +14,8 @@ type batchView struct {
 	delivered uint64
 	// cutAt is a batch's cut in Unix milliseconds, growing with seq.
 	cutAt func(seq uint64) int64
-	// freed is how many bytes the log could let go at once if all batches up to seq were
-	// released; it does not shrink with seq.
+	// freed is how many bytes the log can let go once all batches up to seq are
+	// released (first-1: as it is); it does not shrink with seq.
 	freed func(seq uint64) int64
 }
 
@@ -32,11 +32,12 @@ type usage struct {
 	batches     uint64
 }
 
-// easeBytes, easeFree and easeBatches say how far before its bound each limit begins to release
-// delivered batches, so that intake need not be held in a steady flow.
+// easeBytes, easeFree and easeBatches say how far before its bound each limit
+// begins to release delivered batches, so that intake need not be held in a
+// steady flow.
 func easeBytes(maxBytes int64) int64       { return maxBytes - maxBytes/16 }
 func easeFree(minFree int64) int64         { return minFree + minFree/8 }
-func easeBatches(maxBatches uint64) uint64 { return maxBatches - maxBatches/16 }
+func easeBatches(maxBatches uint64) uint64 { return maxBatches - maxBatches/16 - 1 }
 
 // dueByTime gives the newest batch that may go because all sinks have it and
 // its retention is over, 0 for none. nowMillis is the leader's clock.
@@ -45,9 +46,13 @@ func dueByTime(v batchView, retention time.Duration, nowMillis int64) uint64 {
 }
 
 // dueByRoom gives the newest batch that must go before its time because room
-// runs short: as few, oldest first, as bring the log back within its bounds;
-// all that are delivered when that is not enough; 0 when nothing need go, or nothing can.
+// runs short: as few, oldest first, as bring the log back within its bounds, or
+// as free as much as can be freed now; 0 when nothing need go, or nothing can.
 func dueByRoom(v batchView, l limits, u usage) uint64 {
+	end := min(v.delivered, v.last)
+	if v.first == 0 || end < v.first {
+		return 0
+	}
 	need := int64(0)
 	if l.maxBytes > 0 {
 		need = max(need, u.bytes-easeBytes(l.maxBytes))
@@ -56,17 +61,23 @@ func dueByRoom(v batchView, l limits, u usage) uint64 {
 		need = max(need, easeFree(l.minFree)-u.free)
 	}
 	var release uint64
-	if end := min(v.delivered, v.last); need > 0 && end >= v.first {
+	if need = min(need, v.freed(end)); need > v.freed(v.first-1) {
 		n := sort.Search(int(end-v.first), func(i int) bool { return v.freed(v.first+uint64(i)) >= need })
 		release = v.first + uint64(n)
 	}
 	if ease := easeBatches(l.maxBatches); l.maxBatches > 0 && u.batches > ease {
-		release = max(release, min(v.delivered, v.last, v.first+(u.batches-ease)-1))
-	}
-	if release < v.first {
-		return 0
+		release = max(release, min(end, v.first+(u.batches-ease)-1))
 	}
 	return release
+}
+
+// after tells how the log will stand once the batches up to seq are released.
+func (u usage) after(v batchView, seq uint64) usage {
+	if seq < v.first || v.first == 0 {
+		seq = v.first - 1
+	}
+	freed := v.freed(seq)
+	return usage{bytes: u.bytes - freed, free: u.free + freed, batches: u.batches - (seq + 1 - v.first)}
 }
 
 // newestWhere gives the newest delivered batch that ok holds for, 0 for none;
@@ -84,9 +95,9 @@ func newestWhere(v batchView, ok func(seq uint64) bool) uint64 {
 }
 
 // heldBy decides whether intake is held for want of room, and why. now is the
-// present reason: a hold ends a little below the bound that began it. releasable says
-// that delivered batches can still go: they go first.
-func heldBy(now string, l limits, u usage, releasable bool) string {
+// present reason: a hold ends a little below the bound that began it. u is what
+// will be once the delivered batches that are due are released: they go first.
+func heldBy(now string, l limits, u usage) string {
 	slack := func(reason string, bound int64) int64 {
 		if now == reason {
 			return bound / 50
@@ -94,8 +105,6 @@ func heldBy(now string, l limits, u usage, releasable bool) string {
 		return 0
 	}
 	switch {
-	case releasable:
-		return ""
 	case l.maxBytes > 0 && u.bytes >= l.maxBytes-slack(HeldMaxBytes, l.maxBytes):
 		return HeldMaxBytes
 	case l.minFree > 0 && u.free < l.minFree+slack(HeldMinFree, l.minFree):

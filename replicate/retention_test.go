@@ -59,14 +59,16 @@ func TestDueByRoom(t *testing.T) {
 		{"as few as help", steps(1, 9, 9, 1), maxBytes, usage{bytes: 161}, 2},
 		{"up to a snapshot", steps(1, 9, 9, 4), maxBytes, usage{bytes: 161}, 4},
 		{"all when that is not enough", steps(1, 9, 9, 1), maxBytes, usage{bytes: 1000}, 9},
+		{"not more than frees anything", steps(1, 9, 9, 4), maxBytes, usage{bytes: 1000}, 8},
+		{"nothing where nothing is freed", steps(1, 9, 9, 10), maxBytes, usage{bytes: 1000}, 0},
 		{"never undelivered ones", steps(1, 9, 2, 1), maxBytes, usage{bytes: 1000}, 2},
 		{"nothing delivered", steps(1, 9, 0, 1), maxBytes, usage{bytes: 1000}, 0},
 		{"nothing delivered is left", steps(4, 9, 3, 1), maxBytes, usage{bytes: 1000}, 0},
 		{"nothing kept", steps(4, 3, 3, 1), maxBytes, usage{bytes: 1000}, 0},
 		{"enough free", steps(1, 9, 9, 1), minFree, usage{free: 90}, 0},
 		{"too little free", steps(1, 9, 9, 1), minFree, usage{free: 65}, 3},
-		{"few batches", steps(1, 9, 9, 1), maxBatches, usage{batches: 9}, 0},
-		{"many batches", steps(1, 18, 18, 1), maxBatches, usage{batches: 18}, 3},
+		{"few batches", steps(1, 14, 14, 1), maxBatches, usage{batches: 14}, 0},
+		{"many batches", steps(1, 18, 18, 1), maxBatches, usage{batches: 18}, 4},
 		{"many undelivered batches", steps(1, 18, 1, 1), maxBatches, usage{batches: 18}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -77,32 +79,54 @@ func TestDueByRoom(t *testing.T) {
 	}
 }
 
+func TestUsageAfterRelease(t *testing.T) {
+	u := usage{bytes: 100, free: 50, batches: 9}
+	for _, tt := range []struct {
+		name string
+		seq  uint64
+		want usage
+	}{
+		{"nothing due", 0, u},
+		{"three", 3, usage{bytes: 70, free: 80, batches: 6}},
+		{"all", 9, usage{bytes: 10, free: 140, batches: 0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := u.after(steps(1, 9, 9, 1), tt.seq); got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestHeldBy(t *testing.T) {
 	l := limits{maxBytes: 1000, minFree: 500, maxBatches: 100}
 	fine := usage{bytes: 10, free: 1000, batches: 1}
 	with := func(change func(*usage)) usage { u := fine; change(&u); return u }
 	for _, tt := range []struct {
-		name       string
-		now        string
-		usage      usage
-		releasable bool
-		want       string
+		name  string
+		now   string
+		usage usage
+		want  string
 	}{
-		{"room", "", fine, false, ""},
-		{"at maxBytes", "", with(func(u *usage) { u.bytes = 1000 }), false, HeldMaxBytes},
-		{"at maxBytes, delivered batches go first", "", with(func(u *usage) { u.bytes = 1000 }), true, ""},
-		{"just below maxBytes", "", with(func(u *usage) { u.bytes = 999 }), false, ""},
-		{"held by maxBytes, just below", HeldMaxBytes, with(func(u *usage) { u.bytes = 981 }), false, HeldMaxBytes},
-		{"held by maxBytes, enough below", HeldMaxBytes, with(func(u *usage) { u.bytes = 979 }), false, ""},
-		{"below minFree", "", with(func(u *usage) { u.free = 499 }), false, HeldMinFree},
-		{"at minFree", "", with(func(u *usage) { u.free = 500 }), false, ""},
-		{"held by minFree, just above", HeldMinFree, with(func(u *usage) { u.free = 505 }), false, HeldMinFree},
-		{"held by minFree, enough above", HeldMinFree, with(func(u *usage) { u.free = 511 }), false, ""},
-		{"too many batches", "", with(func(u *usage) { u.batches = 100 }), false, HeldMaxBatches},
-		{"one reason gives way to another", HeldMaxBytes, with(func(u *usage) { u.free = 0 }), false, HeldMinFree},
+		{"room", "", fine, ""},
+		{"at maxBytes", "", with(func(u *usage) { u.bytes = 1000 }), HeldMaxBytes},
+		{"just below maxBytes", "", with(func(u *usage) { u.bytes = 999 }), ""},
+		{"held by maxBytes, just below", HeldMaxBytes, with(func(u *usage) { u.bytes = 981 }), HeldMaxBytes},
+		{"held by maxBytes, enough below", HeldMaxBytes, with(func(u *usage) { u.bytes = 979 }), ""},
+		{"below minFree", "", with(func(u *usage) { u.free = 499 }), HeldMinFree},
+		{"at minFree", "", with(func(u *usage) { u.free = 500 }), ""},
+		{"held by minFree, just above", HeldMinFree, with(func(u *usage) { u.free = 505 }), HeldMinFree},
+		{"held by minFree, enough above", HeldMinFree, with(func(u *usage) { u.free = 511 }), ""},
+		{"too many batches", "", with(func(u *usage) { u.batches = 100 }), HeldMaxBatches},
+		{"one reason gives way to another", HeldMaxBytes, with(func(u *usage) { u.free = 0 }), HeldMinFree},
+		{"no limits", "", usage{bytes: 1 << 40}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := heldBy(tt.now, l, tt.usage, tt.releasable); got != tt.want {
+			limits := l
+			if tt.name == "no limits" {
+				limits.maxBytes, limits.minFree, limits.maxBatches = 0, 0, 0
+			}
+			if got := heldBy(tt.now, limits, tt.usage); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})

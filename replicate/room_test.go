@@ -186,7 +186,7 @@ func TestReleasedLogShrinksToASnapshot(t *testing.T) {
 		first, _ := store.FirstIndex()
 		l.snapshots.mu.Lock()
 		defer l.snapshots.mu.Unlock()
-		oldest := l.snapshots.list[len(l.snapshots.list)-1].meta.Index
-		return keep > 50 && first == keep && oldest == keep
+		n := len(l.snapshots.list)
+		return keep > 50 && first == keep && l.snapshots.list[n-1].meta.Index == keep
 	})
 }

@@ -80,7 +80,8 @@ func (s *space) admit(size int64) bool {
 // measure looks at the log and the disk, and holds or opens intake.
 func (s *space) measure() string {
 	u := s.usage()
-	releasable := s.limited() && dueByRoom(s.lane.batchView(), s.limits, u) > 0
+	view := s.lane.batchView()
+	due := dueByRoom(view, s.limits, u)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.since = 0
@@ -88,18 +89,18 @@ func (s *space) measure() string {
 	if !s.leading {
 		return ""
 	}
-	s.setHeld(heldBy(s.held, s.limits, u, releasable && !s.stuck))
-	if releasable {
+	expected := u
+	if !s.stuck {
+		expected = u.after(view, due)
+	}
+	s.setHeld(heldBy(s.held, s.limits, expected))
+	if due > 0 {
 		select {
 		case s.wake <- struct{}{}:
 		default:
 		}
 	}
 	return s.held
-}
-
-func (s *space) limited() bool {
-	return s.limits.maxBytes > 0 || s.limits.minFree > 0 || s.limits.maxBatches > 0
 }
 
 // usage reads the figures. A disk that does not tell its free space is taken to be as before.
