@@ -204,6 +204,9 @@ func (k *kafka) committed(keys []key) (map[key]int64, error) {
 		return nil, fmt.Errorf("asking for the group's offsets: %w", err)
 	}
 	found := make(map[key]int64, len(keys))
+	if errors.Is(resp.Err, sarama.ErrGroupIDNotFound) {
+		return found, nil // nobody has joined it yet
+	}
 	for _, p := range keys {
 		block := resp.GetBlock(p.topic, p.partition)
 		switch {
