@@ -186,20 +186,12 @@ func (c *claim) lane(n *session) (laneRow, error) {
 	if err != nil {
 		return row, err
 	}
-	var last sql.NullInt64
-	err = n.conn.QueryRowContext(never(), `SELECT max(seq) FROM forebay_ledger WHERE target = ? AND log_id = ? AND lane = ?`,
-		c.table.name, id.LogID, id.Lane).Scan(&last)
-	if err != nil {
-		return row, err
-	}
-	// The batch at the cursor may be there: its done was lost in a crash. One beyond it cannot.
-	ahead := max(row.next, row.pruned, uint64(last.Int64))
 	switch {
 	case row.term > id.Term:
 		return row, fenced(row.term, id.Term)
-	case ahead > id.Next.Seq:
-		return row, sinks.Permanent(fmt.Errorf("%w: it knows of batch %v, and the log says that %v comes next: the data directory is older than what it delivered; deliver into another table",
-			sinks.ErrAhead, record.BatchID{Lane: id.Lane, Seq: ahead}, id.Next))
+	case max(row.next, row.pruned) > id.Next.Seq:
+		return row, sinks.Permanent(fmt.Errorf("%w: its next batch is %v, the log's is %v: the data directory is older than what it delivered; deliver into another table",
+			sinks.ErrAhead, record.BatchID{Lane: id.Lane, Seq: max(row.next, row.pruned)}, id.Next))
 	}
 	// Written even when nothing changes, so that the commit syncs what a killed process has left unsynced.
 	return row, n.exec(`UPDATE forebay_lanes SET term = ?, next = ? WHERE target = ? AND log_id = ? AND lane = ?`,

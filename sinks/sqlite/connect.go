@@ -100,8 +100,11 @@ func (n *session) exec(query string, args ...any) error {
 
 // prepare compiles the statement of the rows.
 func (n *session) prepare(t *table) error {
-	return n.raw(func(c driver.Conn) (err error) {
-		n.insert, err = c.Prepare(t.insertSQL())
+	return n.raw(func(c driver.Conn) error {
+		stmt, err := c.Prepare(t.insertSQL())
+		if err == nil { // the driver's nil is not nil as an interface
+			n.insert = stmt
+		}
 		return err
 	})
 }

@@ -246,7 +246,7 @@ func judge(conn driver.Conn, t *table, err error) error {
 // commit writes the batch into the ledger, makes all durable, and prunes what will
 // not come again. A batch without rows leaves no trace: the transaction is rolled back.
 func (a *attempt) commit() error {
-	n, id, seq, target, rows, oldest := a.session, a.id, a.batch.ID.Seq, a.table.name, a.rows, a.oldest
+	n, id, seq, target, rows, next, oldest := a.session, a.id, a.batch.ID.Seq, a.table.name, a.rows, a.next, a.oldest
 	if rows == 0 {
 		return a.do(a.ctx, "", func() error { return n.exec("ROLLBACK") })
 	}
@@ -256,7 +256,7 @@ func (a *attempt) commit() error {
 		if err != nil {
 			return err
 		}
-		return n.advance(target, &id, seq, oldest)
+		return n.advance(target, &id, next, oldest)
 	})
 	if err != nil {
 		return err

@@ -195,8 +195,11 @@ func TestDestinationAheadOfTheLogIsRefused(t *testing.T) {
 	path := dbPath(t)
 	s := newSink(t, totals(t, path))
 	open(t, s, identity(1, 1))
-	for seq := range uint64(3) {
-		deliver(t, s, batch(1, seq+1, lines(int64(seq), "a|1")...))
+	for seq := uint64(1); seq <= 3; seq++ {
+		if err := s.Advanced(t.Context(), record.BatchID{Seq: seq}, record.BatchID{Seq: 1}); err != nil {
+			t.Fatal(err)
+		}
+		deliver(t, s, batch(1, seq, lines(int64(seq), "a|1")...))
 	}
 	if err := newSink(t, totals(t, path)).Open(t.Context(), identity(2, 2)); !errors.Is(err, sinks.ErrAhead) || !sinks.IsPermanent(err) {
 		t.Errorf("cursor 2, ledger 3: %v, want ErrAhead", err)
