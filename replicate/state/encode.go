@@ -89,9 +89,10 @@ const copyPiece = record.MaxEntry - 64
 func Copies(id uint64, block []byte) [][]byte {
 	parts := max(1, (len(block)+copyPiece-1)/copyPiece)
 	out := make([][]byte, 0, parts)
+	sum := castagnoli(block)
 	for i := range parts {
 		data := block[i*copyPiece : min(len(block), (i+1)*copyPiece)]
-		out = append(out, Encode(Copy{ID: id, Part: uint32(i), Parts: uint32(parts), Data: data}))
+		out = append(out, Encode(Copy{ID: id, Part: uint32(i), Parts: uint32(parts), Checksum: sum, Data: data}))
 	}
 	return out
 }

@@ -112,11 +112,13 @@ type RefusedRecord struct {
 // Copy appends a parked record's bytes again, so that the floor may pass its old
 // place. Data is a block holding just that record, or, when Parts is more than 1,
 // the Part-th piece of the bytes of such a block ([Copies] cuts them); the
-// reference moves when the last part is applied. It expects the parked ID, and
-// part i to follow part i-1 of the same term. A record may be copied again.
+// reference moves when the last part is applied. Checksum is the CRC-32C of the
+// block. It expects the parked ID, and part i to follow part i-1 of the same
+// block in the same term. A record may be copied again.
 type Copy struct {
 	ID          uint64
 	Part, Parts uint32
+	Checksum    uint32
 	Data        []byte
 }
 

@@ -199,6 +199,7 @@ func (e *Copy) fields(c *coder) {
 	c.u64(&e.ID)
 	c.u32(&e.Part)
 	c.u32(&e.Parts)
+	c.u32(&e.Checksum)
 	c.bytes(&e.Data)
 }
 

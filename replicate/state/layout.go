@@ -141,9 +141,13 @@ func (r ParkedRef) Block(fetch Fetch) ([]byte, error) {
 			if err != nil || !ok || c.ID != r.ID || int(c.Part) != n || int(c.Parts) != len(r.Indexes) {
 				return nil, fmt.Errorf("%w: entry %d is no copy of parked record %d: %v", ErrLayout, i, r.ID, err)
 			}
-			if copies = append(copies, c.Data...); last {
-				return copies, nil
+			if copies = append(copies, c.Data...); !last {
+				continue
 			}
+			if castagnoli(copies) != c.Checksum {
+				return nil, fmt.Errorf("%w: the copy of parked record %d in entries %d has another checksum", ErrLayout, r.ID, r.Indexes)
+			}
+			return copies, nil
 		case entry[0] == record.TagBlock && len(r.Indexes) == 1:
 			return entry, nil
 		case entry[0] == record.TagPart:

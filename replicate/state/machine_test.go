@@ -283,21 +283,21 @@ func (x *machine) parkedID(rt *rapid.T) uint64 {
 	if ids := slices.Sorted(maps.Keys(x.m.parked)); len(ids) > 0 {
 		return rapid.SampledFrom(ids).Draw(rt, "parked")
 	}
-	return x.m.lastID + 1
+	return x.m.lastID + 1<<20
 }
 
 func (x *machine) copy(rt *rapid.T) {
 	id := x.parkedID(rt)
 	var b []byte
 	if p := x.m.parked[id]; p != nil {
-		b = small(x.tb, claim{p.record.Topic, idA, p.record.Partition, 0, []int64{p.record.Offset}})
+		b = block(x.tb, rapid.IntRange(1, 2).Draw(rt, "size"), claim{p.record.Topic, idA, p.record.Partition, 0, []int64{p.record.Offset}})
 	} else {
 		b = []byte("gone")
 	}
-	half := len(b) / 2
-	ps := []*proposal{{entry: Copy{ID: id, Parts: 1, Data: b}}}
+	half, sum := len(b)/2, castagnoli(b)
+	ps := []*proposal{{entry: Copy{ID: id, Parts: 1, Checksum: sum, Data: b}}}
 	if rapid.Bool().Draw(rt, "in two") {
-		ps = []*proposal{{entry: Copy{ID: id, Parts: 2, Data: b[:half]}}, {entry: Copy{ID: id, Part: 1, Parts: 2, Data: b[half:]}}}
+		ps = []*proposal{{entry: Copy{ID: id, Parts: 2, Checksum: sum, Data: b[:half]}}, {entry: Copy{ID: id, Part: 1, Parts: 2, Checksum: sum, Data: b[half:]}}}
 	}
 	x.proposeAll(rt, ps...)
 }

@@ -22,7 +22,7 @@ type model struct {
 	parked    map[uint64]*modelParked
 	lastID    uint64
 	pending   []*modelLarge
-	copying   map[uint64]int
+	copying   map[uint64]Copy // the last part that came
 	gaps      []record.Gap
 	// accepted are all records of the log, to find repeats; those that a
 	// truncation of Kafka took back may come again.
@@ -59,7 +59,7 @@ type modelLarge struct {
 func newModel() *model {
 	return &model{
 		positions: map[place]record.Position{}, batches: map[uint64][]rec{}, cutAt: map[uint64]int64{},
-		sinks: map[string]*modelSink{}, parked: map[uint64]*modelParked{}, copying: map[uint64]int{}, accepted: map[string]bool{},
+		sinks: map[string]*modelSink{}, parked: map[uint64]*modelParked{}, copying: map[uint64]Copy{}, accepted: map[string]bool{},
 	}
 }
 
@@ -297,10 +297,10 @@ func (m *model) copy(e Copy) bool {
 	if ref == nil {
 		return false
 	}
-	if e.Part > 0 && m.copying[e.ID] != int(e.Part) {
+	if last, ok := m.copying[e.ID]; e.Part > 0 && (!ok || last.Part+1 != e.Part || last.Parts != e.Parts || last.Checksum != e.Checksum) {
 		return false
 	}
-	if m.copying[e.ID] = int(e.Part) + 1; e.Part+1 == e.Parts {
+	if m.copying[e.ID] = e; e.Part+1 == e.Parts {
 		delete(m.copying, e.ID)
 		ref.seq = 0
 	}

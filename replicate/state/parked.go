@@ -30,17 +30,16 @@ type parkedRecords struct {
 	// copying holds, for each record of which not all parts have come, the
 	// indexes of those that did.
 	copying map[uint64]*copying
-	// places are the first indexes of copied records, growing; some may be out
-	// of date, which floor finds out. Not replicated: it follows from refs.
-	places []copyPlace
+	// places are the first indexes of copied records, growing. Not replicated:
+	// they follow from refs.
+	places []uint64
 }
 
 type copying struct {
-	parts   uint32
-	indexes []uint64
+	parts    uint32
+	checksum uint32
+	indexes  []uint64
 }
-
-type copyPlace struct{ index, id uint64 }
 
 func (p *parkedRecords) find(id uint64) *ParkedRef {
 	i, found := slices.BinarySearchFunc(p.refs, id, func(r ParkedRef, id uint64) int { return cmp.Compare(r.ID, id) })
@@ -73,13 +72,8 @@ func (p *parkedRecords) oldestBatch() (seq uint64, found bool) {
 // floor is the first index that copies need, or limit if that is smaller.
 // Records that were not copied are held by their batches.
 func (p *parkedRecords) floor(limit uint64) uint64 {
-	for len(p.places) > 0 {
-		at := p.places[0]
-		if r := p.find(at.id); r != nil && r.Copied && r.Indexes[0] == at.index {
-			limit = min(limit, at.index)
-			break
-		}
-		p.places = p.places[1:]
+	if len(p.places) > 0 {
+		limit = min(limit, p.places[0])
 	}
 	for _, c := range p.copying {
 		limit = min(limit, c.indexes[0])
@@ -87,10 +81,11 @@ func (p *parkedRecords) floor(limit uint64) uint64 {
 	return limit
 }
 
-// place notes where a copied record lies.
-func (p *parkedRecords) place(index, id uint64) {
-	at, _ := slices.BinarySearchFunc(p.places, index, func(c copyPlace, index uint64) int { return cmp.Compare(c.index, index) })
-	p.places = slices.Insert(p.places, at, copyPlace{index, id})
+// leave takes the place of a record that is copied again, or discarded.
+func (p *parkedRecords) leave(r *ParkedRef) {
+	if at, found := slices.BinarySearch(p.places, r.Indexes[0]); found && r.Copied {
+		p.places = slices.Delete(p.places, at, at+1)
+	}
 }
 
 func (p *parkedRecords) voidCopies() { clear(p.copying) }
@@ -106,9 +101,9 @@ func (s *State) applyCopy(index uint64, e Copy) error {
 	}
 	c := p.copying[e.ID]
 	switch {
-	case e.Part == 0:
-		c = &copying{parts: e.Parts}
-	case c == nil || c.parts != e.Parts || len(c.indexes) != int(e.Part):
+	case e.Part == 0: // anew, whatever came before
+		c = &copying{parts: e.Parts, checksum: e.Checksum}
+	case c == nil || c.parts != e.Parts || c.checksum != e.Checksum || len(c.indexes) != int(e.Part):
 		return refused("part %d of %d of parked record %d does not follow the one before it", e.Part, e.Parts, e.ID)
 	}
 	c.indexes = append(c.indexes, index)
@@ -120,8 +115,9 @@ func (s *State) applyCopy(index uint64, e Copy) error {
 		return nil
 	}
 	delete(p.copying, e.ID)
+	p.leave(ref)
 	ref.Indexes, ref.Copied = copied(c.indexes), true
-	p.place(ref.Indexes[0], e.ID)
+	p.places = insert(p.places, ref.Indexes[0])
 	return nil
 }
 
@@ -142,6 +138,7 @@ func (s *State) applyDiscard(e Discard) error {
 			return false
 		}
 		p.bytes -= r.size()
+		p.leave(&r)
 		delete(p.copying, r.ID)
 		return true
 	})

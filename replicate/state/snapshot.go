@@ -146,8 +146,9 @@ func (s *State) codeOpen(c *coder) {
 		}
 		list(c, &(*b).spans, codeSpan)
 		parts := uint32((*b).parts)
-		c.u32(&parts)
-		(*b).parts = int(parts)
+		if c.u32(&parts); c.reading {
+			(*b).parts = int(parts)
+		}
 		c.ascending(&(*b).indexes)
 	})
 }
@@ -228,6 +229,7 @@ func (p *parkedRecords) fields(c *coder) {
 			p.copying[*id] = v
 		}
 		c.u32(&v.parts)
+		c.u32(&v.checksum)
 		c.ascending(&v.indexes)
 	})
 }
@@ -327,7 +329,7 @@ func (p *parkedRecords) rebuild(sound func(bool, string)) {
 		sound(r.ID <= p.lastID && (i == 0 || p.refs[i-1].ID < r.ID) && len(r.Indexes) > 0 && r.Bytes >= 0, "parked records")
 		p.bytes += r.size()
 		if r.Copied && len(r.Indexes) > 0 {
-			p.place(r.Indexes[0], r.ID)
+			p.places = insert(p.places, r.Indexes[0])
 		}
 	}
 	for id, v := range p.copying {
