@@ -91,7 +91,15 @@ const (
 
 // String gives the word used in configuration.
 func (g Guarantee) String() string {
-	return [...]string{"unknown", "at-most-once", "at-least-once", "exactly-once"}[g]
+	switch g {
+	case AtMostOnce:
+		return "at-most-once"
+	case AtLeastOnce:
+		return "at-least-once"
+	case ExactlyOnce:
+		return "exactly-once"
+	}
+	return "unknown"
 }
 
 // ParseGuarantee reads the word used in configuration.

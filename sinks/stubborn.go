@@ -11,7 +11,8 @@ import (
 // call still does to the destination is over before anything else is tried. The
 // zero value is ready; it is for one goroutine.
 type Stubborn struct {
-	left chan error
+	// left is closed when the call that was left behind has ended.
+	left chan struct{}
 }
 
 // Do runs op in a goroutine of its own and returns its error, or, soon after ctx ends,
@@ -21,10 +22,14 @@ func (s *Stubborn) Do(ctx context.Context, op func() error) error {
 	if err := s.Wait(ctx); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- op() }()
+	done := make(chan struct{})
+	var err error
+	go func() {
+		defer close(done)
+		err = op()
+	}()
 	select {
-	case err := <-done:
+	case <-done:
 		return err
 	case <-ctx.Done():
 		s.left = done

@@ -161,8 +161,7 @@ func (s *Sink) Open(ctx context.Context, id sinks.Identity) error {
 	}
 	s.id, s.next, s.there, s.unsure = id, 0, map[uint64]struct{}{}, false
 	if err := s.openDir(ctx); err != nil {
-		s.closeLane()
-		return fmt.Errorf("opening %s: %w", s.cfg.Dir, explain(err))
+		return fmt.Errorf("opening %s: %w", s.cfg.Dir, errors.Join(explain(err), s.closeLane()))
 	}
 	s.open = true
 	return nil
@@ -227,8 +226,8 @@ func (s *Sink) tidy(ctx context.Context) error {
 		}
 	}
 	if len(leftovers) > 0 {
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "removed what unfinished attempts left behind",
-			slog.String("sink", s.id.Sink), slog.Uint64("lane", uint64(s.id.Lane)), slog.Int("files", len(leftovers)))
+		s.cfg.Logger.InfoContext(ctx, "removed what unfinished attempts left behind",
+			"sink", s.id.Sink, "lane", s.id.Lane, "files", len(leftovers))
 	}
 	return nil
 }

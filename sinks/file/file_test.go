@@ -37,8 +37,15 @@ func opened(t testing.TB, cfg Config, id sinks.Identity) *Sink {
 	if err := s.Open(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	t.Cleanup(func() { closeSink(t, s) })
 	return s
+}
+
+func closeSink(t testing.TB, s *Sink) {
+	t.Helper()
+	if err := s.Close(); err != nil && !errors.Is(err, sinktest.ErrCrashed) {
+		t.Errorf("closing: %v", err)
+	}
 }
 
 func deliver(t testing.TB, s *Sink, term, seq uint64, recs []record.Record) {
@@ -130,7 +137,7 @@ func TestCSVHeaderAfterRefusals(t *testing.T) {
 // term's, and nothing of others who may still be at work.
 func TestTemporaryNames(t *testing.T) {
 	dir := t.TempDir()
-	opened(t, Config{Dir: dir, Shared: true}, sinktest.Identity(1, 1)).Close()
+	closeSink(t, opened(t, Config{Dir: dir, Shared: true}, sinktest.Identity(1, 1)))
 	names := map[string]bool{ // name → stays
 		".tmp-0-00000000000000000001-4-n2":   false,
 		".tmp-0-00000000000000000009-5-n1":   false,
@@ -162,7 +169,7 @@ func TestTemporaryNames(t *testing.T) {
 func TestAnySuffixCountsAsDelivered(t *testing.T) {
 	for _, suffix := range []string{".jsonl", ".csv.gz", ".raw.zst", ".parquet"} {
 		dir := t.TempDir()
-		opened(t, Config{Dir: dir}, sinktest.Identity(1, 1)).Close()
+		closeSink(t, opened(t, Config{Dir: dir}, sinktest.Identity(1, 1)))
 		name := "batch-0-00000000000000000003" + suffix
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o666); err != nil {
 			t.Fatal(err)
@@ -239,7 +246,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	first := func(t *testing.T, dir string) {
 		t.Helper()
-		opened(t, Config{Dir: dir}, sinktest.Identity(1, 5)).Close()
+		closeSink(t, opened(t, Config{Dir: dir}, sinktest.Identity(1, 5)))
 	}
 	id := func(change func(*sinks.Identity)) sinks.Identity {
 		id := sinktest.Identity(2, 5)

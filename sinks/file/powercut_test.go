@@ -47,7 +47,7 @@ func (w *world) run() error {
 	if err := s.Open(ctx, sinktest.Identity(w.term, w.done)); err != nil {
 		return err
 	}
-	defer s.Close()
+	defer closeSink(w.t, s)
 	for w.done <= batches {
 		b := sinktest.NewBatch(w.term, w.done, recordsOf(w.done))
 		settle := func(context.Context, []record.Refusal) error { return nil }
@@ -188,7 +188,7 @@ func TestErrorWithinDelivery(t *testing.T) {
 		}
 		_ = s.Advanced(t.Context(), record.BatchID{Seq: w.done}, record.BatchID{Seq: 1})
 		w.check()
-		s.Close()
+		closeSink(t, s)
 	}
 }
 
