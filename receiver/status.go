@@ -52,7 +52,10 @@ type PartitionStatus struct {
 	// Next is the log's next offset; End is Kafka's: the last stable offset
 	// with read_committed, else the high watermark. -1 when not known.
 	Next, End int64
-	State     string
+	// Oldest is the first offset that Kafka still has, of a partition that is out
+	// of range; else -1.
+	Oldest int64
+	State  string
 	// Detail says more in words, or is "".
 	Detail string
 }
@@ -81,7 +84,7 @@ func (r *Receiver) Status() Status {
 
 // partitionStatus is called with the lock held.
 func (r *Receiver) partitionStatus(k key, held string) PartitionStatus {
-	p := PartitionStatus{Topic: k.topic, Partition: k.partition, Next: -1, End: -1, State: StateUnassigned}
+	p := PartitionStatus{Topic: k.topic, Partition: k.partition, Next: -1, End: -1, Oldest: -1, State: StateUnassigned}
 	if pos, ok := r.log.Position(k.topic, k.partition); ok {
 		p.Next = pos.Next
 	}
@@ -93,7 +96,9 @@ func (r *Receiver) partitionStatus(k key, held string) PartitionStatus {
 	}
 	switch {
 	case r.excluded[k] != nil:
-		p.State, p.Detail, p.End = StateOutOfRange, r.excluded[k].detail(r.excluded[k].certain(r.cfg.TruncationWait)), r.excluded[k].newest
+		is := r.excluded[k]
+		p.State, p.Detail = StateOutOfRange, is.detail(is.certain(r.cfg.TruncationWait))
+		p.Oldest, p.End = is.oldest, is.newest
 	case r.leaderless[k]:
 		p.State, p.Detail = StateNoLeader, "no broker leads this partition"
 	case r.session != nil && r.session.claims(k):

@@ -1,0 +1,366 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"forebay/batcher"
+	"forebay/internal/admin"
+	"forebay/internal/record"
+	"forebay/receiver"
+	"forebay/replicate"
+)
+
+// view is the node's parts at one moment; nil where there is none.
+func (n *Node) view() (*replicate.Lane, *lead) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.lane, n.lead
+}
+
+// Ready lists what keeps the node from being ready.
+func (n *Node) Ready() []string {
+	lane, lead := n.view()
+	switch {
+	case lane == nil:
+		return []string{"the log is being opened"}
+	case lead == nil:
+		return []string{"lane 0 has no leader yet"}
+	}
+	if problem := lead.receiver.Status().Problem; problem != "" {
+		return []string{problem}
+	}
+	return nil
+}
+
+// Status tells what the node is doing.
+func (n *Node) Status() admin.Status {
+	reasons := n.Ready()
+	s := admin.Status{
+		Gateway: n.config.Node.Gateway, Node: n.config.Node.ID, Version: Version,
+		Ready: len(reasons) == 0, Reasons: append([]string{}, reasons...), Lanes: []admin.Lane{},
+	}
+	lane, lead := n.view()
+	if lane == nil {
+		return s
+	}
+	identity, _ := lane.Identity()
+	s.LogID = identity.LogID.String()
+	s.Lanes = append(s.Lanes, n.laneStatus(lane, lead))
+	return s
+}
+
+func (n *Node) laneStatus(lane *replicate.Lane, lead *lead) admin.Lane {
+	at := lane.Status()
+	identity, _ := lane.Identity()
+	l := admin.Lane{
+		Lane: identity.Lane, Role: at.Role, Leader: at.Leader, Term: at.Term,
+		Log:     admin.Log{First: at.First, Last: at.Last, Floor: at.Floor, Bytes: at.Bytes},
+		Intake:  admin.Intake{Limit: n.config.Receiver.MaxRate, HeldBy: at.Held},
+		Batches: admin.Batches{LastCut: record.BatchID{Lane: identity.Lane, Seq: lane.LastSeq()}.String()},
+		Sinks:   []admin.Sink{}, Partitions: []admin.Partition{},
+	}
+	l.Sinks = n.sinkStatus(lane, lead)
+	oldest := lane.LastSeq() + 1
+	for _, s := range lane.Sinks() {
+		oldest = min(oldest, s.Cursor)
+	}
+	l.Batches.Active = int(lane.LastSeq() + 1 - oldest)
+	if lead == nil {
+		return l
+	}
+	intake := lead.receiver.Status()
+	l.Intake.RecordsPerSecond, l.Intake.BytesPerSecond = intake.RecordsPerSecond, intake.BytesPerSecond
+	l.Intake.HeldBy = cmp.Or(at.Held, intake.HeldBy)
+	for _, p := range intake.Partitions {
+		l.Partitions = append(l.Partitions, admin.Partition{
+			Topic: p.Topic, Partition: p.Partition, Next: p.Next, End: p.End, State: string(p.State), Detail: p.Detail,
+		})
+	}
+	return l
+}
+
+// sinkStatus joins the cursors of the log with what the batcher is doing.
+func (n *Node) sinkStatus(lane *replicate.Lane, lead *lead) []admin.Sink {
+	doing := map[string]batcher.SinkStatus{}
+	if lead != nil {
+		for _, s := range lead.batcher.Status() {
+			doing[s.Name] = s
+		}
+	}
+	identity, _ := lane.Identity()
+	list := []admin.Sink{}
+	for _, s := range lane.Sinks() {
+		_, configured := n.config.Sinks[s.Name]
+		shown := admin.Sink{
+			Name: s.Name, Cursor: record.BatchID{Lane: identity.Lane, Seq: s.Cursor}.String(), State: "idle",
+			Parked: s.Parked, Dropped: s.Dropped, Configured: configured,
+		}
+		if s.Paused {
+			shown.State = string(batcher.StatePaused)
+		}
+		if at, ok := doing[s.Name]; ok {
+			shown.State, shown.Retries, shown.LastError = string(at.State), at.Retries, at.LastError
+			shown.LastSuccess = instant(at.LastSuccess)
+		}
+		list = append(list, shown)
+		delete(doing, s.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(doing)) {
+		list = append(list, admin.Sink{Name: name, State: string(doing[name].State), Configured: true})
+	}
+	return list
+}
+
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func millis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// Batches lists batches that the log holds, newest first.
+func (n *Node) Batches(lane uint32, before uint64, limit int) (admin.BatchPage, error) {
+	page := admin.BatchPage{Batches: []admin.Batch{}}
+	l, lead, err := n.laneOf(lane)
+	if err != nil {
+		return page, err
+	}
+	end := l.LastSeq() + 1
+	if before > 0 {
+		end = min(end, before)
+	}
+	first := l.FirstSeq()
+	from := first
+	if end > first+uint64(limit) {
+		from = end - uint64(limit)
+	}
+	infos := l.Batches(from, limit)
+	for _, info := range slices.Backward(infos) {
+		if info.ID.Seq < end {
+			page.Batches = append(page.Batches, n.batch(l, lead, info))
+		}
+	}
+	if from > first {
+		page.Next = &from
+	}
+	return page, nil
+}
+
+func (n *Node) batch(l *replicate.Lane, lead *lead, info record.BatchInfo) admin.Batch {
+	b := admin.Batch{
+		ID: info.ID.String(), Lane: info.ID.Lane, Seq: info.ID.Seq, CutAt: millis(info.CutAt),
+		Records: info.Records, Bytes: info.Bytes, Ranges: append([]record.Range{}, info.Ranges...), Sinks: []admin.BatchSink{},
+	}
+	done := map[string]bool{}
+	for _, d := range l.Dones(info.ID.Seq) {
+		started, finished := millis(d.StartedAt), millis(d.DoneAt)
+		b.Sinks = append(b.Sinks, admin.BatchSink{Name: d.Sink, State: "done", Attempts: int(d.Attempts), StartedAt: &started, DoneAt: &finished})
+		done[d.Sink] = true
+	}
+	underWay := map[string]batcher.Delivery{}
+	if lead != nil {
+		for _, d := range lead.batcher.Deliveries(info.ID.Seq) {
+			underWay[d.Sink] = d
+		}
+	}
+	for _, s := range l.Sinks() {
+		if done[s.Name] || s.Cursor > info.ID.Seq {
+			continue
+		}
+		shown := admin.BatchSink{Name: s.Name, State: "waiting"}
+		if d, ok := underWay[s.Name]; ok {
+			shown.State, shown.Attempts, shown.Error, shown.StartedAt = string(d.State), d.Attempts, d.Error, instant(d.StartedAt)
+		}
+		b.Sinks = append(b.Sinks, shown)
+	}
+	return b
+}
+
+// laneOf gives a lane that this node hosts.
+func (n *Node) laneOf(k uint32) (*replicate.Lane, *lead, error) {
+	lane, lead := n.view()
+	switch {
+	case lane == nil:
+		return nil, nil, fmt.Errorf("%w: the log is still being opened", admin.ErrNotLeader)
+	case k != 0:
+		return nil, nil, fmt.Errorf("%w: there is no lane %d", admin.ErrNotFound, k)
+	}
+	return lane, lead, nil
+}
+
+// leading gives the lane's term, for what only a leader may do.
+func (n *Node) leading(k uint32) (*replicate.Lane, *lead, error) {
+	lane, lead, err := n.laneOf(k)
+	if err == nil && lead == nil {
+		err = fmt.Errorf("%w: this node does not lead lane %d at the moment", admin.ErrNotLeader, k)
+	}
+	return lane, lead, err
+}
+
+// PauseSink pauses or resumes a sink.
+func (n *Node) PauseSink(ctx context.Context, name string, paused bool) error {
+	lane, lead, err := n.leading(0)
+	if err != nil {
+		return err
+	}
+	if _, ok := lane.Sink(name); !ok {
+		return n.unknownSink(lane, name)
+	}
+	if err := lead.term.PauseSink(ctx, name, paused); err != nil {
+		return err
+	}
+	n.logger.Info("sink paused or resumed by an operator", "sink", name, "paused", paused)
+	if _, configured := n.config.Sinks[name]; !paused && configured {
+		return lead.batcher.Resume(name)
+	}
+	return nil
+}
+
+func (n *Node) unknownSink(lane *replicate.Lane, name string) error {
+	var known []string
+	for _, s := range lane.Sinks() {
+		known = append(known, s.Name)
+	}
+	return fmt.Errorf("%w: there is no sink %q; the log knows %v", admin.ErrNotFound, name, known)
+}
+
+// RemoveSink forgets a sink.
+func (n *Node) RemoveSink(ctx context.Context, name string, from record.BatchID) error {
+	lane, lead, err := n.leading(from.Lane)
+	if err != nil {
+		return err
+	}
+	state, ok := lane.Sink(name)
+	if !ok {
+		return n.unknownSink(lane, name)
+	}
+	if _, configured := n.config.Sinks[name]; configured {
+		return fmt.Errorf("%w: sink %q is configured: take it out of the configuration and restart, then remove it", admin.ErrConflict, name)
+	}
+	if state.Cursor != from.Seq {
+		return fmt.Errorf("%w: sink %q stands at batch %s, not at %s: it would give up other batches than you looked at",
+			admin.ErrConflict, name, record.BatchID{Lane: from.Lane, Seq: state.Cursor}, from)
+	}
+	if err := lead.term.RemoveSink(ctx, name, from.Seq); err != nil {
+		return err
+	}
+	n.logger.Warn("sink removed by an operator", "sink", name, "gives_up_from", from.String())
+	return nil
+}
+
+// Parked lists the parked records.
+func (n *Node) Parked() []admin.Parked {
+	list := []admin.Parked{}
+	lane, _ := n.view()
+	if lane == nil {
+		return list
+	}
+	for _, p := range lane.Parked() {
+		list = append(list, admin.Parked{
+			ID: p.ID, Lane: p.Batch.Lane, Sink: p.Sink, Batch: p.Batch.String(), Topic: p.Record.Topic, Partition: p.Record.Partition,
+			Offset: p.Record.Offset, Reason: p.Reason, Bytes: p.Bytes, At: millis(p.At),
+		})
+	}
+	return list
+}
+
+// ParkedRecord reads one parked record.
+func (n *Node) ParkedRecord(ctx context.Context, lane uint32, id uint64) (record.Record, error) {
+	l, _, err := n.laneOf(lane)
+	if err != nil {
+		return record.Record{}, err
+	}
+	if _, ok := l.ParkedRecord(id); !ok {
+		return record.Record{}, fmt.Errorf("%w: no parked record has the ID %d", admin.ErrNotFound, id)
+	}
+	_, found, err := l.ReadParked(ctx, id)
+	if err != nil {
+		return record.Record{}, err
+	}
+	return *found, nil
+}
+
+// DiscardParked forgets parked records.
+func (n *Node) DiscardParked(ctx context.Context, lane uint32, ids []uint64) error {
+	l, lead, err := n.leading(lane)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if _, ok := l.ParkedRecord(id); !ok {
+			return fmt.Errorf("%w: no parked record has the ID %d; nothing was discarded", admin.ErrNotFound, id)
+		}
+	}
+	if err := lead.term.Discard(ctx, ids); err != nil {
+		return err
+	}
+	n.logger.Warn("parked records discarded by an operator", "records", len(ids))
+	return nil
+}
+
+var gapReasons = map[record.AdvanceReason]string{
+	record.AdvanceExpired:   "expired",
+	record.AdvanceTruncated: "truncated",
+	record.AdvanceSkipped:   "skipped",
+}
+
+// Gaps lists recorded gaps, and partitions that wait because theirs is not passed yet.
+func (n *Node) Gaps() []admin.Gap {
+	list := []admin.Gap{}
+	lane, lead := n.view()
+	if lane == nil {
+		return list
+	}
+	for _, g := range lane.Gaps() {
+		at := millis(g.At)
+		list = append(list, admin.Gap{Topic: g.Topic, Partition: g.Partition, First: g.First, Last: g.Last, Reason: gapReasons[g.Reason], At: &at})
+	}
+	if lead == nil {
+		return list
+	}
+	for _, p := range lead.receiver.Status().Partitions {
+		if p.State == receiver.StateOutOfRange {
+			gap := admin.Gap{Topic: p.Topic, Partition: p.Partition, First: p.Next, Last: p.Oldest - 1, Reason: p.Detail, Pending: true}
+			if p.Next > p.End {
+				gap.First, gap.Last = p.End, p.Next-1
+			}
+			list = append(list, gap)
+		}
+	}
+	return list
+}
+
+// SkipGap lets a partition that is out of range go on.
+func (n *Node) SkipGap(ctx context.Context, topic string, partition int32) (admin.Gap, error) {
+	_, lead, err := n.leading(0)
+	if err != nil {
+		return admin.Gap{}, err
+	}
+	a, err := lead.receiver.Skip(ctx, topic, partition)
+	if err != nil {
+		return admin.Gap{}, err
+	}
+	gap := admin.Gap{Topic: a.Topic, Partition: a.Partition, First: a.Base, Last: a.Next - 1, Reason: gapReasons[a.Reason]}
+	if a.Reason == record.AdvanceTruncated {
+		gap.First, gap.Last = a.Next, a.Base-1
+	}
+	n.logger.Warn("gap skipped by an operator", "topic", topic, "partition", partition, "first", gap.First, "last", gap.Last)
+	return gap, nil
+}
+
+// Config is the configuration in force, secrets redacted.
+func (n *Node) Config() string {
+	text, err := n.config.Render()
+	if err != nil {
+		return "# " + err.Error() + "\n"
+	}
+	return text
+}
