@@ -53,7 +53,7 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 	}
 	plan, bytes := l.plan(logs)
 	if err := l.lib.WriteBatch(l.batch); err != nil {
-		return l.fail("appending", l.p.segment(l.tail().first), err)
+		return l.fail("appending", l.p.segment(l.active.first), err)
 	}
 	if bytes > keptBuffers {
 		l.batch, l.scratch = new(wal.Batch), nil
@@ -114,7 +114,7 @@ func (l *Log) admit(logs []*raft.Log) error {
 // make of them: it ends a segment once its size reaches the limit, and before
 // the first write if a reopened one is over it.
 func (l *Log) plan(logs []*raft.Log) ([]pending, int64) {
-	t := l.tail()
+	t := l.active
 	p := pending{first: t.first, last: t.last, size: t.size, offsets: t.offsets, chain: t.chain, lastCRC: t.lastCRC}
 	plan := make([]pending, 0, 2)
 	roll := func() {
@@ -146,7 +146,7 @@ func (l *Log) plan(logs []*raft.Log) ([]pending, int64) {
 // settle makes what the library has written durable, and checks that it wrote
 // what was planned. It returns the file of a new last segment, if there is one.
 func (l *Log) settle(plan []pending) (*handle, error) {
-	tail, end := l.tail().file, &plan[len(plan)-1]
+	tail, end := l.active.file, &plan[len(plan)-1]
 	if len(plan) == 1 {
 		if err := l.sync(tail); err != nil {
 			return nil, err
@@ -213,9 +213,10 @@ func (l *Log) publish(plan []pending, file *handle, logs []*raft.Log) {
 	for i := range plan {
 		p := &plan[i]
 		if i > 0 {
-			l.segs = append(l.segs, &segment{id: l.newID(), first: p.first, last: p.last})
+			l.active = &segment{id: l.newID(), first: p.first, last: p.last}
+			l.segs = append(l.segs, l.active)
 		}
-		t := l.tail()
+		t := l.active
 		grown += p.size - t.size
 		t.last, t.size, t.chain, t.lastCRC = p.last, p.size, p.chain, p.lastCRC
 		switch {
@@ -255,8 +256,8 @@ func (l *Log) openLibrary() error {
 	}
 	l.lib, l.rolls = lib, 0
 	last, err := lib.LastIndex()
-	if err == nil && last != l.tail().last {
-		err = fmt.Errorf("the library sees entries up to %d, not %d", last, l.tail().last)
+	if err == nil && last != l.active.last {
+		err = fmt.Errorf("the library sees entries up to %d, not %d", last, l.active.last)
 	}
 	if err != nil {
 		return l.fail("opening", l.p.segments, err)

@@ -89,8 +89,9 @@ type Log struct {
 	batch   *wal.Batch
 	scratch []byte
 	marks   *markFile
-	rolls   int    // segments ended since the library was opened
-	epoch   uint64 // the manifest's
+	active  *segment // the last one, whose fields are also guarded by mu
+	rolls   int      // segments ended since the library was opened
+	epoch   uint64   // the manifest's
 
 	// structure is held by whoever changes which segments there are, but for
 	// the end of one: a trim, a cut, a reset. Taken after store.
@@ -320,9 +321,6 @@ func (l *Log) newID() uint64 {
 	l.ids++
 	return l.ids
 }
-
-// tail is the segment that is written to. For holders of store or mu.
-func (l *Log) tail() *segment { return l.segs[len(l.segs)-1] }
 
 // findSegment returns the segment that holds index. For holders of mu.
 func (l *Log) findSegment(index uint64) *segment {

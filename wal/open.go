@@ -220,7 +220,7 @@ func (l *Log) adopt(s *survey, f *findings) error {
 		l.segs = append(l.segs, &segment{id: l.newID(), first: sl.first, last: sl.last, size: sl.size})
 		l.bytes.Add(sl.size)
 	}
-	l.segs = append(l.segs, tail)
+	l.segs, l.active = append(l.segs, tail), tail
 	l.bytes.Add(tail.size)
 	l.first, l.last = s.charter.first, tail.last
 	l.prev = termed{s.charter.prevIndex, s.charter.prevTerm}

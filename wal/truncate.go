@@ -206,8 +206,9 @@ func (l *Log) cutFiles(last uint64, at int, end *pending) error {
 		freed += s.size
 	}
 	freed += kept.size - end.size
-	tailFile := l.tail().file
-	l.tail().file = nil
+	tailFile := l.active.file
+	l.active.file = nil
+	l.active = kept
 	l.segs = l.segs[: at+1 : at+1]
 	*kept = segment{id: l.newID(), first: end.first, last: end.last, size: end.size}
 	l.last, l.first = last, min(l.first, last+1)
@@ -245,6 +246,7 @@ func (l *Log) cutFiles(last uint64, at int, end *pending) error {
 		err = f.Sync()
 	}
 	l.mu.Lock()
+	kept.id = l.newID() // it will grow: what readers have indexed meanwhile is no index of that
 	kept.file, kept.offsets, kept.chain, kept.lastCRC = newHandle(f), end.offsets, end.chain, end.lastCRC
 	l.mu.Unlock()
 	l.bytes.Add(-freed)
@@ -262,12 +264,13 @@ func (l *Log) reset(before termed) error {
 		return l.fail("closing", l.p.segments, err)
 	}
 	l.mu.Lock()
-	file := l.tail().file
-	l.tail().file = nil
+	file := l.active.file
+	l.active.file = nil
 	l.first, l.last = before.index+1, before.index
 	l.prev, l.installed = before, termed{}
 	l.asked = 0
-	l.segs = []*segment{{id: l.newID(), first: before.index + 1, last: before.index}}
+	l.active = &segment{id: l.newID(), first: before.index + 1, last: before.index}
+	l.segs = []*segment{l.active}
 	l.gen++
 	l.mu.Unlock()
 	l.bytes.Store(0)
@@ -281,7 +284,7 @@ func (l *Log) reset(before termed) error {
 		return l.fail("emptying", l.p.dir, err)
 	}
 	l.mu.Lock()
-	l.tail().file = file
+	l.active.file = file
 	l.mu.Unlock()
 	l.log.Info("wal emptied", "dir", l.p.dir, "first", before.index+1)
 	return l.openLibrary()
