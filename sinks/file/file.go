@@ -69,7 +69,7 @@ type Config struct {
 	Shared bool
 	// Mapper transforms each record; nil writes it as it is.
 	Mapper sinks.Mapper
-	// Logger is nil for none.
+	// Logger carries the sink's name already; nil is none.
 	Logger *slog.Logger
 }
 
@@ -227,7 +227,7 @@ func (s *Sink) tidy(ctx context.Context) error {
 	}
 	if len(leftovers) > 0 {
 		s.cfg.Logger.InfoContext(ctx, "removed what unfinished attempts left behind",
-			"sink", s.id.Sink, "lane", s.id.Lane, "files", len(leftovers))
+			"lane", s.id.Lane, "files", len(leftovers))
 	}
 	return nil
 }

@@ -34,23 +34,34 @@ func (s *Sink) claim(ctx context.Context, id *sinks.Identity) error {
 	}
 	got, err := s.readIdentity(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := s.unclaimed(ctx); err != nil {
-			return err
-		}
-		content, jsonErr := json.Marshal(want)
-		if jsonErr != nil {
-			return fmt.Errorf("encoding the identity: %w", jsonErr)
-		}
-		err = s.writeSmall(ctx, tmpName(id, tmpIdentity), identityName, append(content, '\n'), s.fs.Publish)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("claiming the directory: %w", err)
-		}
-		got, err = s.readIdentity(ctx)
+		got, err = s.take(ctx, id, &want)
 	}
 	if err != nil {
 		return err
 	}
 	return s.compare(&got, &want)
+}
+
+// take claims a directory that says nobody's. Another lane may do so at the same
+// time: whoever is first, both read the same afterwards.
+func (s *Sink) take(ctx context.Context, id *sinks.Identity, want *identityFile) (identityFile, error) {
+	if foreign := s.unclaimed(ctx); foreign != nil {
+		// What was found may be that of a lane that has claimed the directory meanwhile.
+		got, err := s.readIdentity(ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = foreign
+		}
+		return got, err
+	}
+	content, err := json.Marshal(want)
+	if err != nil {
+		return identityFile{}, fmt.Errorf("encoding the identity: %w", err)
+	}
+	err = s.writeSmall(ctx, tmpName(id, tmpIdentity), identityName, append(content, '\n'), s.fs.Publish)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return identityFile{}, fmt.Errorf("claiming the directory: %w", err)
+	}
+	return s.readIdentity(ctx)
 }
 
 func (s *Sink) readIdentity(ctx context.Context) (identityFile, error) {
