@@ -17,7 +17,7 @@ func everything() Config {
 	c := Config{When: `topic != "" or offset >= 0`, Value: `value ?? "none"`}
 	for i, source := range []string{
 		`json(value)`, `json(value).a.b`, `json(key)?.x + 1`, `toJSON(json(value))`, `toJSON(headers)`, `toJSON(value)`,
-		`int(value)`, `float(value)`, `string(json(value))`, `split(value, key)`, `split(value, "|")[1]`, `fields(value)[0]`,
+		`int(value)`, `float(value)`, `string(json(value))`, `split(value, key)[0]`, `split(value, "|")[1]`, `fields(value)[0]`,
 		`replace(value, key, key)`, `replace(value, key, value)`, `repeat(value, int(key))`, `join(split(value, ""), key)`,
 		`value + key`, `value - key`, `value[1:3]`, `value[partition]`, `key[offset:timestamp]`, `len(value)`, `upper(value) + lower(key)`,
 		`value matches "^(a|b)*$"`, `value contains "x"`, `key in json(value)`, `key in headers`, `header("a") == value`,
@@ -26,7 +26,7 @@ func everything() Config {
 		`mean(json(value))`, `median(json(value))`, `get(json(value), "a")`, `take(json(value), int(key))`, `first(json(value))`, `last(headers)[1]`,
 		`filter(headers, #[0] == "a")[0][1]`, `offset * timestamp`, `offset % partition`, `offset / partition`, `bitshl(offset, partition)`,
 		`keys(json(value))[0]`, `values(json(value))[0]`, `abs(json(value))`, `round(json(value))`, `-json(value)`, `not json(value)`,
-		`json(value) == json(key)`, `json(value) < json(key)`, `1..json(key)`, `concat(json(value), headers)`, `reverse(json(value))`,
+		`json(value) == json(key)`, `json(value) < json(key)`, `toJSON(1..json(key))`, `toJSON(concat(json(value), headers))`, `toJSON(reverse(json(value)))`,
 		`trim(value, key)`, `indexOf(value, key)`, `type(json(value))`, `json(value) ? 1 : 2`, `bytes(json(value))`,
 	} {
 		c.Columns = append(c.Columns, Column{Name: string(rune('A'+i%26)) + strings.Repeat("x", i/26), Value: source})

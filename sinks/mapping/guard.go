@@ -109,9 +109,11 @@ func (g *guard) binary(node *ast.Node, n *ast.BinaryNode) {
 		}
 	case "in":
 		r, isRange := n.Right.(*ast.BinaryNode)
-		if _, isArray := n.Right.(*ast.ArrayNode); !isArray && !(isRange && r.Operator == "..") {
-			ast.Patch(node, call(inName, n.Left, n.Right))
+		_, isArray := n.Right.(*ast.ArrayNode)
+		if isArray || isRange && r.Operator == ".." {
+			return // written out: expr looks it up or compares
 		}
+		ast.Patch(node, call(inName, n.Left, n.Right))
 	case "+", "-", "*":
 		if name := checked(n); name != "" {
 			c := call(name, n.Left, n.Right)

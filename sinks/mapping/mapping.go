@@ -109,8 +109,11 @@ func Compile(c Config) (*Program, error) {
 		case strings.TrimSpace(col.Value) == "":
 			errs = append(errs, fmt.Errorf("%s has no expression", what))
 		}
-		p.names = append(p.names, col.Name)
-		p.cells = append(p.cells, one(what, col.Value))
+		cell := one(what, col.Value)
+		if k := kind(cell); k == "list" || k == "map" {
+			errs = append(errs, fmt.Errorf("%s: gives a %s; use toJSON(…) or take one element", what, k))
+		}
+		p.names, p.cells = append(p.names, col.Name), append(p.cells, cell)
 	}
 	if c.When == "" && c.Value == "" && len(c.Columns) == 0 {
 		errs = append(errs, errors.New("an empty mapping: want when, value or columns"))

@@ -133,7 +133,7 @@ func TestRuntimeErrorsRefuseTheRecord(t *testing.T) {
 	}{
 		{`int(split(value, "|")[0])`, sample(), `mapping column "c": int("p1"): not a whole number (at character 1)`},
 		{`split(value, "|")[9]`, sample(), `index out of range: 9 (array length is 4)`},
-		{`split(value, "|")`, tomb, `split(…) wants text and got nil`},
+		{`split(value, "|")[0]`, tomb, `split(…) wants text and got nil`},
 		{`trim(value)`, tomb, `wants string and got nil`},
 		{`value + 1`, sample(), `cannot do text + an int`},
 		{`json(value)`, bad, `json(…): not valid UTF-8`},
@@ -188,6 +188,7 @@ func TestCompileErrors(t *testing.T) {
 		{"no expression", Config{Columns: []Column{{"a", " "}}}, `column "a" has no expression`},
 		{"pattern", col(`value matches "("`), `missing closing )`},
 		{"pattern of a record", col(`value matches key`), `matches wants its pattern as a plain string`},
+		{"list", col(`headers`), `column "c": gives a list; use toJSON(…) or take one element`},
 		{"power", col(`2 ** 3`), `powers may differ`},
 		{"env", col(`$env`), `$env is not available in mappings`},
 		{"function as value", col(`string(header)`), `header is a function: call it`},
@@ -274,7 +275,7 @@ func TestMapOrderDoesNotShow(t *testing.T) {
 			}
 		}
 	}
-	for _, source := range []string{`string(json(value))`, `map(json(value), #)`, `find(json(value), true)`, `first(json(value))`, `reverse(json(value))`} {
+	for _, source := range []string{`string(json(value))`, `toJSON(map(json(value), #))`, `find(json(value), true)`, `first(json(value))`, `toJSON(reverse(json(value)))`} {
 		if got, err := eval(t, source, rec); err == nil && got != nil {
 			t.Errorf("%s gave %v, want a refusal or nil", source, got)
 		}
@@ -428,10 +429,21 @@ func TestCheckedInt(t *testing.T) {
 		x, y int
 		ok   bool
 	}{
-		{'+', math.MaxInt, 0, true}, {'+', math.MaxInt, 1, false}, {'+', math.MinInt, -1, false}, {'+', math.MinInt, math.MaxInt, true},
-		{'-', math.MinInt, 0, true}, {'-', math.MinInt, 1, false}, {'-', 0, math.MinInt, false}, {'-', -1, math.MinInt, true},
-		{'*', math.MinInt, 1, true}, {'*', math.MinInt, -1, false}, {'*', -1, math.MinInt, false}, {'*', math.MaxInt, -1, true},
-		{'*', 1 << 32, 1 << 31, false}, {'*', 0, math.MinInt, true}, {'*', math.MinInt, 0, true},
+		{'+', math.MaxInt, 0, true},
+		{'+', math.MaxInt, 1, false},
+		{'+', math.MinInt, -1, false},
+		{'+', math.MinInt, math.MaxInt, true},
+		{'-', math.MinInt, 0, true},
+		{'-', math.MinInt, 1, false},
+		{'-', 0, math.MinInt, false},
+		{'-', -1, math.MinInt, true},
+		{'*', math.MinInt, 1, true},
+		{'*', math.MinInt, -1, false},
+		{'*', -1, math.MinInt, false},
+		{'*', math.MaxInt, -1, true},
+		{'*', 1 << 32, 1 << 31, false},
+		{'*', 0, math.MinInt, true},
+		{'*', math.MinInt, 0, true},
 	} {
 		if _, err := checkedInt(tc.op, tc.x, tc.y); (err == nil) != tc.ok {
 			t.Errorf("%d %c %d: %v, want ok %v", tc.x, tc.op, tc.y, err, tc.ok)

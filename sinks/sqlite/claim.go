@@ -103,7 +103,7 @@ func (c *claim) make(n *session) (laneRow, error) {
 	if err := n.prepare(c.table); err != nil {
 		return laneRow{}, c.unfit(err)
 	}
-	if err := n.exec("COMMIT"); err != nil {
+	if err := n.settleDown(); err != nil {
 		return laneRow{}, err
 	}
 	return lane, syncDir(c.cfg.Path)
@@ -176,7 +176,7 @@ func (c *claim) target(n *session, mine bool) error {
 
 // lane reads and raises the lane's row: from the commit on a lower term applies nothing.
 func (c *claim) lane(n *session) (laneRow, error) {
-	id, row := &c.id, laneRow{}
+	id := &c.id
 	row, err := readLane(n, c.table.name, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		row = laneRow{term: id.Term, next: id.Next.Seq, isNew: true}

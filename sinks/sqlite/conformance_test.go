@@ -105,12 +105,12 @@ func readRaw(t testing.TB, path string) []sinktest.Seen {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	rows, err := db.QueryContext(t.Context(), `SELECT topic, partition, offset, timestamp, key IS NULL, key, value IS NULL, value, headers FROM raw ORDER BY rowid`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	var seen sinktest.Seen
 	for rows.Next() {
 		var r record.Record

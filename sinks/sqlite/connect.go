@@ -128,7 +128,7 @@ func (s *Sink) connect(ctx context.Context) error {
 		return err
 	}
 	path, create, reopen, made := s.cfg.Path, s.cfg.Create && !s.open, s.open, s.made
-	err := s.do(ctx, "connect", func() error {
+	err := s.patiently(ctx, "connect", func() error {
 		if _, err := os.Stat(path); !create && errors.Is(err, fs.ErrNotExist) {
 			if reopen {
 				return errMoved
@@ -179,13 +179,26 @@ func (s *Sink) drop(ctx context.Context) {
 	_ = s.disconnect(ctx)
 }
 
-// begin starts a write transaction, waiting for other writers within bounds.
+// begin starts a write transaction.
 func (s *Sink) begin(ctx context.Context) error {
-	n, until := s.session, time.Now().Add(lockWait)
+	n := s.session
+	return s.patiently(ctx, "begin", func() error { return n.exec("BEGIN IMMEDIATE") })
+}
+
+// patiently is do for what has to wait for other connections, within bounds.
+func (s *Sink) patiently(ctx context.Context, step string, op func() error) error {
+	until := time.Now().Add(lockWait)
 	for {
-		err := s.do(ctx, "begin", func() error { return n.exec("BEGIN IMMEDIATE") })
+		err := s.do(ctx, step, op)
 		if !busy(err) || time.Now().After(until) {
 			return err
+		}
+		pause := time.NewTimer(lockPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return errors.Join(err, context.Cause(ctx))
 		}
 	}
 }

@@ -37,9 +37,7 @@ func (s *Sink) Deliver(ctx context.Context, b record.Batch, settle sinks.Settle)
 		return nil
 	}
 	if errors.Is(err, errApplied) {
-		// What is committed may not be synced yet, if the process that committed it died there:
-		// one more commit syncs all before it.
-		return a.fail(a.touch())
+		return a.fail(a.confirm())
 	}
 	return a.fail(err)
 }
@@ -236,8 +234,11 @@ func judge(conn driver.Conn, t *table, err error) error {
 	if err != nil {
 		return err
 	}
-	defer begin.Close()
-	if _, err := begin.(driver.StmtExecContext).ExecContext(never(), nil); err == nil {
+	_, inside := begin.(driver.StmtExecContext).ExecContext(never(), nil)
+	if err := begin.Close(); err != nil {
+		return err
+	}
+	if inside == nil {
 		return sinks.Permanent(errors.New("a trigger of the table rolls the whole transaction back, and a sink cannot deliver into it: use RAISE(ABORT), not RAISE(ROLLBACK)"))
 	}
 	return nil
@@ -267,15 +268,27 @@ func (a *attempt) commit() error {
 	return a.do(a.ctx, "committed", func() error { return nil })
 }
 
-// touch commits a change of nothing, so that all commits before it are synced.
-func (a *attempt) touch() error {
+// confirm makes sure that a batch which is in the ledger is durable: the process that
+// committed it may have died before the sync.
+func (a *attempt) confirm() error {
 	n, id, target, next, oldest := a.session, a.id, a.table.name, a.next, a.oldest
-	return a.do(a.ctx, "touch", func() error {
+	return a.do(a.ctx, "confirm", func() error {
 		if err := n.advance(target, &id, next, oldest); err != nil {
 			return err
 		}
-		return n.exec("COMMIT")
+		return n.settleDown()
 	})
+}
+
+// settleDown commits, which syncs the log with all commits before this one, and copies
+// what readers allow from the log into the database: after a sync that failed, what was written has to be
+// written again, since a second sync alone says nothing about it.
+func (n *session) settleDown() error {
+	if err := n.exec("COMMIT"); err != nil {
+		return err
+	}
+	var busy, log, copied int
+	return n.conn.QueryRowContext(never(), "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &log, &copied)
 }
 
 // advance moves the lane's row and prunes the ledger below oldest.

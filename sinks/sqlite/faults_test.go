@@ -57,12 +57,18 @@ func TestErrorsAreToldApart(t *testing.T) {
 	}{
 		{"no directory", func(*testing.T, string) {}, func(c *Config) { c.Path += "/no/such.db" }, false, "the database cannot be opened: the directory must be there"},
 		{"no database and create = false", func(*testing.T, string) {}, func(c *Config) { c.Create = false }, false, "there is no database at "},
-		{"no table and create = false", func(t *testing.T, p string) { run(t, p, `CREATE TABLE x (y)`) }, func(c *Config) { c.Create = false }, true,
-			`there is no such table, and create = false: make it, as in: CREATE TABLE "pages" ("page" TEXT NOT NULL, "score" INTEGER NOT NULL, "n" INTEGER NOT NULL, PRIMARY KEY ("page")) STRICT`},
-		{"other columns", func(t *testing.T, p string) { run(t, p, `CREATE TABLE pages (page PRIMARY KEY)`) }, nil, true,
-			"the table does not fit the sink, whose columns are page, score, n: table pages has no column named score"},
-		{"no unique key", func(t *testing.T, p string) { run(t, p, `CREATE TABLE pages (page, score, n)`) }, nil, true,
-			"the table does not fit the sink, whose columns are page, score, n: ON CONFLICT clause does not match any PRIMARY KEY or UNIQUE constraint"},
+		{
+			"no table and create = false", func(t *testing.T, p string) { run(t, p, `CREATE TABLE x (y)`) }, func(c *Config) { c.Create = false }, true,
+			`there is no such table, and create = false: make it, as in: CREATE TABLE "pages" ("page" TEXT NOT NULL, "score" INTEGER NOT NULL, "n" INTEGER NOT NULL, PRIMARY KEY ("page")) STRICT`,
+		},
+		{
+			"other columns", func(t *testing.T, p string) { run(t, p, `CREATE TABLE pages (page PRIMARY KEY)`) }, nil, true,
+			"the table does not fit the sink, whose columns are page, score, n: table pages has no column named score",
+		},
+		{
+			"no unique key", func(t *testing.T, p string) { run(t, p, `CREATE TABLE pages (page, score, n)`) }, nil, true,
+			"the table does not fit the sink, whose columns are page, score, n: ON CONFLICT clause does not match any PRIMARY KEY or UNIQUE constraint",
+		},
 		{"not a database", func(t *testing.T, p string) {
 			if err := os.WriteFile(p, []byte(strings.Repeat("not a database. ", 500)), 0o600); err != nil {
 				t.Fatal(err)

@@ -120,7 +120,7 @@ func totals(t testing.TB, path string) Config {
 // of hundreds of small transactions are not what these tests are about.
 func dbPath(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "forebay-sqlite-")
+	dir, err := os.MkdirTemp("/dev/shm", "forebay-sqlite-") //nolint:usetesting // t.TempDir does not lie in memory
 	if err != nil {
 		return filepath.Join(t.TempDir(), "x.db")
 	}
@@ -135,12 +135,12 @@ func query(t testing.TB, path, q string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	rows, err := db.QueryContext(t.Context(), q)
 	if err != nil {
 		t.Fatalf("%s: %v", q, err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	cols, err := rows.Columns()
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +176,7 @@ func run(t testing.TB, path string, stmts ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	for _, s := range stmts {
 		if _, err := db.ExecContext(t.Context(), s); err != nil {
 			t.Fatalf("%s: %v", s, err)

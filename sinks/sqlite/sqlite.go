@@ -87,6 +87,8 @@ const (
 	// lockWait is how long a transaction waits for another writer before the
 	// attempt is given back to the batcher's backoff.
 	lockWait = 5 * time.Second
+	// lockPause is the pause before the lock is asked for again.
+	lockPause = 5 * time.Millisecond
 	// closeWait bounds Close, and taking back a failed attempt.
 	closeWait = time.Second
 	// cacheKiB bounds SQLite's page cache; a larger transaction spills into the WAL.
@@ -198,15 +200,21 @@ func (s *Sink) Close() error {
 	return s.disconnect(ctx)
 }
 
-// do runs op, which owns what it touches, and comes back when ctx ends.
+// do runs op, which owns what it touches, and comes back when ctx ends. An op that is left
+// behind ends its transaction itself: nobody goes on with it, and until the next attempt
+// it would hold the database's only write lock.
 func (s *Sink) do(ctx context.Context, step string, op func() error) error {
-	point := s.point
+	point, n := s.point, s.session
 	return s.stubborn.Do(ctx, func() error {
 		if point != nil && step != "" {
 			if err := point(ctx, step); err != nil {
 				return err
 			}
 		}
-		return op()
+		err := op()
+		if n != nil && ctx.Err() != nil {
+			_ = n.exec("ROLLBACK") // fails where no transaction is open
+		}
+		return err
 	})
 }

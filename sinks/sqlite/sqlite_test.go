@@ -467,3 +467,37 @@ func TestNotOpen(t *testing.T) {
 	}
 	open(t, s, identity(2, 1))
 }
+
+// Several lanes open and deliver at once into a file that is not there yet; each waits for the others.
+func TestLanesAtOnce(t *testing.T) {
+	path := filepath.Join(filepath.Dir(dbPath(t)), "a b?c%20d#e'f.db")
+	const lanes, batches = 6, 10
+	errs := make(chan error, lanes)
+	for lane := range uint32(lanes) {
+		s := newSink(t, totals(t, path))
+		go func() {
+			id := identity(1, 1)
+			id.Lane, id.Next.Lane = lane, lane
+			err := s.Open(context.Background(), id)
+			for seq := uint64(1); err == nil && seq <= batches; seq++ {
+				b := batch(1, seq, lines(0, "a|1", "b|2")...)
+				b.ID.Lane = lane
+				err = s.Deliver(context.Background(), b, new(recorder).settle)
+			}
+			errs <- errors.Join(err, s.Close())
+		}()
+	}
+	for range lanes {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(filepath.Dir(path), "plain.db")
+	if err := os.Rename(path, link); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, link, `SELECT page, score FROM pages ORDER BY 1`, fmt.Sprintf("a|%d\nb|%d", lanes*batches, 2*lanes*batches))
+}

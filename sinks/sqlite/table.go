@@ -80,34 +80,44 @@ func newTable(cfg *Config) (*table, error) {
 	if len(t.cols) == 0 {
 		t.cols, t.mapped = recordColumns(), false
 	}
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	errs := checkMode(cfg)
 	switch lower := lowerASCII(cfg.Table); {
 	case cfg.Table == "":
-		bad("table is missing")
+		errs = append(errs, errors.New("table is missing"))
 	case strings.ContainsRune(cfg.Table, 0):
-		bad("table %q: a name holds no zero byte", cfg.Table)
+		errs = append(errs, fmt.Errorf("table %q: a name holds no zero byte", cfg.Table))
 	case strings.HasPrefix(lower, "forebay_") || strings.HasPrefix(lower, "sqlite_"):
-		bad("table %q: names that begin with forebay_ and sqlite_ are taken", cfg.Table)
+		errs = append(errs, fmt.Errorf("table %q: names that begin with forebay_ and sqlite_ are taken", cfg.Table))
 	}
+	return t, errors.Join(append(errs, t.declare(cfg)...)...)
+}
+
+// checkMode checks what the mode says of key and update.
+func checkMode(cfg *Config) (errs []error) {
 	switch cfg.Mode {
 	case Insert:
 		if len(cfg.Key) > 0 {
-			bad(`key has no meaning with mode = "insert"`)
+			errs = append(errs, errors.New(`key has no meaning with mode = "insert"`))
 		}
 	case Upsert, Accumulate:
 		if len(cfg.Key) == 0 {
-			bad(`mode = %q wants key, such as ["page"]`, cfg.Mode)
+			errs = append(errs, fmt.Errorf(`mode = %q wants key, such as ["page"]`, cfg.Mode))
 		}
 	default:
-		bad(`mode %q: want "insert", "upsert" or "accumulate"`, cfg.Mode)
+		errs = append(errs, fmt.Errorf(`mode %q: want "insert", "upsert" or "accumulate"`, cfg.Mode))
 	}
 	if (cfg.Mode == Accumulate) != (len(cfg.Update) > 0) {
-		bad(`update and mode = "accumulate" go together, such as { score = "score + excluded.score" }`)
+		errs = append(errs, errors.New(`update and mode = "accumulate" go together, such as { score = "score + excluded.score" }`))
 	}
+	return errs
+}
+
+// declare gives the columns their key, types and expressions.
+func (t *table) declare(cfg *Config) (errs []error) {
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	find := func(what, name string) *column {
 		for i := range t.cols {
-			if strings.EqualFold(t.cols[i].name, name) {
+			if lowerASCII(t.cols[i].name) == lowerASCII(name) {
 				return &t.cols[i]
 			}
 		}
@@ -141,7 +151,7 @@ func newTable(cfg *Config) (*table, error) {
 			c.update = cfg.Update[name]
 		}
 	}
-	return t, errors.Join(errs...)
+	return errs
 }
 
 func sorted(m map[string]string) []string {
@@ -266,12 +276,12 @@ func (s *Sink) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("opening a database in memory: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if _, err := conn.ExecContext(ctx, s.table.createSQL()); err != nil {
 		return fmt.Errorf("making table %q: %w", s.table.name, words(err))
 	}
