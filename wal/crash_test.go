@@ -25,7 +25,8 @@ func TestKilledAtEachStep(t *testing.T) {
 		allowed func(first, last uint64) bool
 	}{
 		"append": {
-			func(l *Log) error { return l.StoreLogs(testEntries(121, 160, term, size)) }, termed{},
+			func(l *Log) error { return l.StoreLogs(testEntries(121, 160, term, size)) },
+			termed{},
 			func(first, last uint64) bool { return first == 1 && last >= 120 && last <= 160 },
 		},
 		"trim": {
@@ -34,19 +35,23 @@ func TestKilledAtEachStep(t *testing.T) {
 				l.first = 100
 				l.mu.Unlock()
 				return l.trim()
-			}, termed{60, term},
+			},
+			termed{60, term},
 			func(first, last uint64) bool { return (first == 1 || first == 97) && last == 120 },
 		},
 		"cut": {
-			func(l *Log) error { l.SetApplied(60); return l.DeleteRange(70, 120) }, termed{},
+			func(l *Log) error { l.SetApplied(60); return l.DeleteRange(70, 120) },
+			termed{},
 			func(first, last uint64) bool { return first == 1 && last >= 69 && last <= 120 },
 		},
 		"cut at a border": {
-			func(l *Log) error { l.SetApplied(60); return l.DeleteRange(73, 120) }, termed{},
+			func(l *Log) error { l.SetApplied(60); return l.DeleteRange(73, 120) },
+			termed{},
 			func(first, last uint64) bool { return first == 1 && last >= 72 && last <= 120 },
 		},
 		"reset": {
-			func(l *Log) error { l.Installed(80, 3); return l.DeleteRange(1, 120) }, termed{80, 3},
+			func(l *Log) error { l.Installed(80, 3); return l.DeleteRange(1, 120) },
+			termed{80, 3},
 			// All of it or nothing: an open knows the snapshot, and empties what is left of the old log.
 			func(first, last uint64) bool { return first == 0 && last == 0 },
 		},

@@ -137,7 +137,7 @@ func FuzzOpen(f *testing.F) {
 			}
 			return
 		}
-		defer l.Close()
+		defer mustClose(t, l)
 		last, _ := l.LastIndex()
 		if last > 40 {
 			t.Fatalf("log ends with %d", last)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -24,7 +23,7 @@ const noWait = -1
 func testConfig(dir string) Config {
 	return Config{
 		Dir: dir, SegmentSize: smallSegments, RingBytes: -1, LockWait: noWait,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -173,7 +172,7 @@ func wantDamage(t testing.TB, cfg Config) *CorruptError {
 	before := snapshotOf(t, cfg.Dir)
 	l, err := Open(cfg)
 	if err == nil {
-		l.Close()
+		mustClose(t, l)
 		t.Fatalf("damaged log was opened")
 	}
 	var damage *CorruptError
@@ -197,7 +196,16 @@ func wantDamage(t testing.TB, cfg Config) *CorruptError {
 	return damage
 }
 
-// waitTrim waits until everything that may be trimmed is gone.
+// wantRefused is wantDamage for who does not look at the damage.
+func wantRefused(t testing.TB, cfg Config) {
+	t.Helper()
+	if d := wantDamage(t, cfg); d == nil {
+		t.Fatal("no damage")
+	}
+}
+
+// waitTrim waits until everything that may be trimmed is gone, whoever trims:
+// trims take turns.
 func waitTrim(t testing.TB, l *Log) {
 	t.Helper()
 	if err := l.trim(); err != nil {

@@ -211,7 +211,7 @@ func TestLostEndIsNoOldLog(t *testing.T) {
 		}
 	}
 	cfg.SnapshotIndex, cfg.SnapshotTerm = 100, 1
-	wantDamage(t, cfg)
+	wantRefused(t, cfg)
 }
 
 // TestLibraryIsOpenedAnew: it remembers every segment that it ever wrote.

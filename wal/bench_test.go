@@ -1,0 +1,130 @@
+package wal
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	"github.com/tidwall/wal"
+	"golang.org/x/sys/unix"
+)
+
+// The sizes of entries that the gateway writes, in bytes.
+var benchSizes = [...]int{64 << 10, 256 << 10, 1 << 20}
+
+func benchData(size int) []byte {
+	data := make([]byte, size)
+	for i := range data {
+		data[i] = byte(i * 7)
+	}
+	return data
+}
+
+// BenchmarkAppend compares one append with its sync: this log, the bare library
+// with the same sync, and the raw file.
+func BenchmarkAppend(b *testing.B) {
+	for _, size := range benchSizes {
+		data := benchData(size)
+		b.Run(fmt.Sprintf("log/%dKiB", size>>10), func(b *testing.B) {
+			l := mustOpen(b, Config{Dir: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for i := uint64(1); b.Loop(); i++ {
+				mustStore(b, l, &raft.Log{Index: i, Term: 1, Data: data})
+			}
+		})
+		b.Run(fmt.Sprintf("library/%dKiB", size>>10), func(b *testing.B) {
+			w, err := wal.Open(b.TempDir(), &wal.Options{NoSync: true, SegmentSize: DefaultSegmentSize, SegmentCacheSize: 1, NoCopy: true, AllowEmpty: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			var batch wal.Batch
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for i := uint64(1); b.Loop(); i++ {
+				batch.Write(i, data)
+				if err := w.WriteBatch(&batch); err != nil {
+					b.Fatal(err)
+				}
+				if err := w.Sync(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := w.Close(); err != nil {
+				b.Fatal(err)
+			}
+		})
+		b.Run(fmt.Sprintf("file/%dKiB", size>>10), func(b *testing.B) {
+			f, err := os.Create(filepath.Join(b.TempDir(), "raw"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if _, err := f.Write(data); err != nil {
+					b.Fatal(err)
+				}
+				if err := unix.Fdatasync(int(f.Fd())); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// benchLog has 256 MiB of entries of 256 KiB.
+func benchLog(b *testing.B) (*Log, uint64) {
+	b.Helper()
+	l := mustOpen(b, Config{Dir: b.TempDir(), Files: quickFiles{}, Logger: slog.New(slog.DiscardHandler)})
+	data := benchData(256 << 10)
+	const n = 1024
+	for i := uint64(1); i <= n; i++ {
+		mustStore(b, l, &raft.Log{Index: i, Term: 1, Data: data})
+	}
+	return l, n
+}
+
+// BenchmarkRead reads in sequence, from memory and from the page cache.
+func BenchmarkRead(b *testing.B) {
+	l, n := benchLog(b)
+	var e raft.Log
+	read := func(b *testing.B, from, count uint64) {
+		b.SetBytes(256 << 10)
+		b.ReportAllocs()
+		for i := uint64(0); b.Loop(); i++ {
+			if err := l.GetLog(from+i%count, &e); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("hot", func(b *testing.B) { read(b, n-32, 32) })
+	b.Run("cold", func(b *testing.B) { read(b, 1, n/2) })
+}
+
+func BenchmarkVerify(b *testing.B) {
+	l, _ := benchLog(b)
+	b.SetBytes(l.Bytes())
+	for b.Loop() {
+		r, err := Inspect(l.cfg.Dir)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if rep, err := r.Verify(nil); err != nil || len(rep.Damage) > 0 {
+			b.Fatal(rep, err)
+		}
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	l, n := benchLog(b)
+	cfg := l.cfg
+	mustClose(b, l)
+	cfg.SnapshotIndex, cfg.SnapshotTerm = n-64, 1
+	for b.Loop() {
+		mustClose(b, mustOpen(b, cfg))
+	}
+}
