@@ -59,6 +59,10 @@ type Config struct {
 	// Transport reaches the other voters; nil is in memory, for a single voter. Closed by Close.
 	Transport raft.Transport
 
+	// ElectionTimeout is how long a follower waits for a leader, and a leader for a
+	// majority. Default 1 s; 50 ms for a single voter, who has nobody to wait for.
+	ElectionTimeout time.Duration
+
 	// InFlightBytes bounds the blocks that are proposed and not yet settled; a
 	// single larger block still goes. Default 2 MiB: beyond that only latency grows.
 	InFlightBytes int64
@@ -119,6 +123,12 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.Voters) == 0 {
 		c.Voters = []Voter{{ID: c.NodeID, Address: c.NodeID}}
 	}
+	if c.ElectionTimeout <= 0 {
+		c.ElectionTimeout = electionTimeout
+		if len(c.Voters) < 2 {
+			c.ElectionTimeout = singleVoterTimeout
+		}
+	}
 	c.InFlightBytes = orDefault(c.InFlightBytes, defaultInFlightBytes)
 	c.SnapshotBytes = orDefault(c.SnapshotBytes, defaultSnapshotBytes)
 	c.SnapshotEntries = orDefault(c.SnapshotEntries, defaultSnapshotEntries)
@@ -162,18 +172,16 @@ func (c *Config) raftConfig() *raft.Config {
 	// number of proposals that we allow, so that Apply never blocks.
 	rc.BatchApplyCh = true
 	rc.Logger = newRaftLogger(c.Logger, len(c.Voters) < 2)
-	if len(c.Voters) < 2 {
-		// Alone there is nobody to wait for, and no lead to lose.
-		rc.HeartbeatTimeout = singleVoterTimeout
-		rc.ElectionTimeout = singleVoterTimeout
-		rc.LeaderLeaseTimeout = singleVoterTimeout
-	}
+	rc.HeartbeatTimeout = c.ElectionTimeout
+	rc.ElectionTimeout = c.ElectionTimeout
+	rc.LeaderLeaseTimeout = c.ElectionTimeout / 2
 	return rc
 }
 
 const (
 	noAutomaticSnapshots = ^uint64(0)
 	snapshotPollInterval = 24 * time.Hour
+	electionTimeout      = time.Second
 	singleVoterTimeout   = 50 * time.Millisecond
 	// maxAppendEntries bounds Raft's group commit, the length of its apply
 	// channel, and with it our proposals: blockSlots for blocks, controlSlots for

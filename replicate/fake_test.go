@@ -209,6 +209,14 @@ func testConfig(t *testing.T, dir string, store Store) Config {
 // start opens a lane and waits until it leads. It is closed with the test.
 func start(t *testing.T, cfg Config) *lane {
 	t.Helper()
+	l := launch(t, cfg)
+	l.term = l.nextTerm()
+	return l
+}
+
+// launch opens a lane that may lead: its terms come on a channel.
+func launch(t *testing.T, cfg Config) *lane {
+	t.Helper()
 	opened, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +240,6 @@ func start(t *testing.T, cfg Config) *lane {
 		}
 	})
 	t.Cleanup(l.stop)
-	l.term = l.nextTerm()
 	return l
 }
 

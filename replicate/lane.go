@@ -96,17 +96,10 @@ func (l *Lane) checkLog() error {
 		l.snapshots.setBase(first)
 		return err
 	}
+	l.cfg.Logger.Info("log begun anew after an installed snapshot", "last", last, "snapshot", after.Index)
 	l.store.SetApplied(after.Index)
-	l.store.Installed(after.Index, after.Term)
 	l.snapshots.setBase(after.Index + 1)
-	if last == 0 {
-		first, last = after.Index, after.Index
-	}
-	l.cfg.Logger.Info("old log removed after an installed snapshot", "last", last, "snapshot", after.Index)
-	if err := l.store.DeleteRange(first, last); err != nil {
-		return fmt.Errorf("removing the log below an installed snapshot: %w", err)
-	}
-	return nil
+	return makeWay(l.store, after.Index, after.Term)
 }
 
 func bounds(store Store) (first, last uint64, err error) {

@@ -241,8 +241,7 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			l, err := Open(cfg)
 			if err == nil {
-				l.Close(context.Background())
-				t.Fatal("it opened")
+				t.Fatal("it opened", l.Close(context.Background()))
 			}
 			if !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error is %v", err)

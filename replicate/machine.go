@@ -228,14 +228,29 @@ func (m *machine) restore(r io.Reader) (index, term uint64, err error) {
 type installer struct{ *machine }
 
 // Restore implements raft.FSM: nothing of the old log is needed any more, not
-// even above its own floor; Raft removes it next.
+// even above its own floor. Raft would remove it next, but for an empty log it
+// would not say so to the store, and the exception from the floor must end here.
 func (i installer) Restore(r io.ReadCloser) error {
 	index, term, err := i.restore(r)
 	if err != nil {
 		return err
 	}
 	i.snapshots.setBase(index + 1)
+	i.floorMu.Lock()
 	i.logFloor.Store(index + 1)
-	i.store.Installed(index, term)
+	i.floorMu.Unlock()
+	return makeWay(i.store, index, term)
+}
+
+// makeWay removes the whole log for an installed snapshot.
+func makeWay(store Store, index, term uint64) error {
+	first, last, err := bounds(store)
+	if err != nil || last == 0 {
+		return err
+	}
+	store.Installed(index, term)
+	if err := store.DeleteRange(first, last); err != nil {
+		return fmt.Errorf("removing the log below an installed snapshot: %w", err)
+	}
 	return nil
 }

@@ -61,7 +61,10 @@ func dueByRoom(v batchView, l limits, u usage) uint64 {
 		need = max(need, easeFree(l.minFree)-u.free)
 	}
 	var release uint64
-	if need = min(need, v.freed(end)); need > v.freed(v.first-1) {
+	if need > 0 {
+		need = min(need, v.freed(end))
+	}
+	if need > 0 && need > v.freed(v.first-1) {
 		n := sort.Search(int(end-v.first), func(i int) bool { return v.freed(v.first+uint64(i)) >= need })
 		release = v.first + uint64(n)
 	}
@@ -73,8 +76,8 @@ func dueByRoom(v batchView, l limits, u usage) uint64 {
 
 // after tells how the log will stand once the batches up to seq are released.
 func (u usage) after(v batchView, seq uint64) usage {
-	if seq < v.first || v.first == 0 {
-		seq = v.first - 1
+	if seq < v.first {
+		return u
 	}
 	freed := v.freed(seq)
 	return usage{bytes: u.bytes - freed, free: u.free + freed, batches: u.batches - (seq + 1 - v.first)}

@@ -180,6 +180,9 @@ func TestReleasedLogShrinksToASnapshot(t *testing.T) {
 	for i := range int64(100) {
 		l.mustAppend(seal(t, "a", i, 1, 10))
 		l.done("files", l.cut())
+		if i%20 == 19 {
+			l.eventually("a snapshot", func() bool { return l.machine.entries.Load() < cfg.SnapshotEntries })
+		}
 	}
 	l.eventually("the log to shrink to the floor's snapshot", func() bool {
 		keep := l.snapshots.indexBelow(l.Floor())

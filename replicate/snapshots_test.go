@@ -256,7 +256,13 @@ func TestSnapshotsAgainstTheLog(t *testing.T) {
 					}
 				}
 			}
+			point, err := NewestSnapshot(dir)
 			s = openTestSnapshots(t, dir)
+			newest, _ := s.newest()
+			want := Newest{newest.meta.Index, newest.meta.Term, newest.takenHere}
+			if err != nil || point != want {
+				t.Errorf("newest is %+v, %v, want %+v", point, err, want)
+			}
 			after, err := s.check(tt.first, tt.last)
 			if after.Index != tt.empty {
 				t.Errorf("log emptied after %d, want %d", after.Index, tt.empty)

@@ -9,6 +9,13 @@ import (
 
 var testOwner = owner{node: "n1", gateway: "forebay", lane: 2}
 
+func closeStable(t *testing.T, s *stableStore) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStableStore(t *testing.T) {
 	dir := t.TempDir()
 	s, err := openStable(dir, testOwner)
@@ -31,7 +38,7 @@ func TestStableStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer closeStable(t, s)
 	if v, err := s.Get([]byte("k")); string(v) != "v" || err != nil {
 		t.Errorf("k is %q, %v", v, err)
 	}
@@ -52,7 +59,7 @@ func TestForeignDirectoryIsRefused(t *testing.T) {
 	if _, err := openStable(dir, testOwner); !errors.Is(err, ErrInUse) {
 		t.Errorf("a second open gives %v", err)
 	}
-	s.Close()
+	closeStable(t, s)
 	for name, other := range map[string]owner{
 		"node": {"n2", "forebay", 2}, "gateway": {"n1", "other", 2}, "lane": {"n1", "forebay", 3},
 	} {
@@ -73,5 +80,5 @@ func TestCrashWhileStableStoreIsMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Close()
+	closeStable(t, s)
 }
