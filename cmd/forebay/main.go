@@ -121,7 +121,7 @@ Data goes to stdout, logs and errors to stderr. Exit codes: 0 done, 1 failed,
 		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
 	})
 	root.AddCommand(
-		p.runCommand(), p.validateCommand(), p.statusCommand(), p.batchesCommand(),
+		p.runCommand(), p.validateCommand(), p.demoCommand(), p.statusCommand(), p.batchesCommand(),
 		p.sinksCommand(), p.parkedCommand(), p.gapsCommand(), p.configCommand(), p.walCommand(), p.versionCommand(),
 	)
 	return root
