@@ -93,8 +93,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Clock is the wall clock; nil is time.Now.
 	Clock func() time.Time
-	// Lost is called at most once, from a goroutine that must not be blocked,
-	// when this node must end: it would diverge from the others. nil is not to tell.
+	// Lost is called at most once, when this node must end: it would diverge from
+	// the others. It must not block nor call the lane. nil is not to tell.
 	Lost func(err error)
 }
 

@@ -55,6 +55,7 @@ func (l *Lane) snapshot() error {
 	switch {
 	case err == nil:
 		l.metrics.snapshots.WithLabelValues("ok").Inc()
+		l.machine.snapshotTaken()
 		l.machine.moveFloor()
 		return nil
 	case errors.Is(err, raft.ErrNothingNewToSnapshot), errors.Is(err, raft.ErrRaftShutdown):

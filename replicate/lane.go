@@ -196,7 +196,7 @@ func (l *Lane) form() error {
 func (l *Lane) fail(err error) {
 	l.lost.Do(func() {
 		l.cfg.Logger.Error("state machine stopped", "error", err)
-		go l.cfg.Lost(err)
+		l.cfg.Lost(err)
 	})
 }
 

@@ -330,3 +330,62 @@ func TestChanged(t *testing.T) {
 	l.mustAppend(seal(t, "a", 0, 1, 10))
 	<-changed
 }
+
+// TestCrashWithinAnInstall: the snapshot of a leader is durable, the old log is
+// still there. The log begins anew after the snapshot, whatever its floor was.
+func TestCrashWithinAnInstall(t *testing.T) {
+	dir, store := t.TempDir(), newMemStore()
+	cfg := testConfig(t, dir, store)
+	l := start(t, cfg)
+	l.bases("a")
+	work(t, l, 0)
+	data := append(make([]byte, payloadHeader), marshal(l)...)
+	at, _ := store.LastIndex()
+	l.stop()
+	data[0] = payloadFormat
+	binary.LittleEndian.PutUint64(data[1:], at+10)
+	binary.LittleEndian.PutUint64(data[9:], 3)
+	writeSnapshot(t, openTestSnapshots(t, dir), at+10, string(data), false)
+
+	l = start(t, cfg)
+	if first, _ := store.FirstIndex(); first != at+11 {
+		t.Errorf("the log begins at %d, want %d", first, at+11)
+	}
+	if _, err := l.offsets(1); !errors.Is(err, record.ErrReleased) {
+		t.Errorf("a batch that was not installed gave %v", err)
+	}
+	next := l.next("a")
+	l.mustAppend(seal(t, "a", next, 3, 10))
+	l.stop()
+	l = start(t, cfg)
+	if got := l.next("a"); got != next+3 {
+		t.Errorf("next is %d after a restart, want %d", got, next+3)
+	}
+}
+
+// TestFailedSnapshotIsTriedAgain: nothing is counted as covered by it.
+func TestFailedSnapshotIsTriedAgain(t *testing.T) {
+	dir := t.TempDir()
+	l := start(t, testConfig(t, dir, newMemStore()))
+	l.bases("a")
+	work(t, l, 0)
+	if err := os.Rename(filepath.Join(dir, snapshotDir), filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	before := l.machine.entries.Load()
+	if err := l.snapshot(); err == nil {
+		t.Fatal("a snapshot without a directory was taken")
+	}
+	if got := l.machine.entries.Load(); got < before {
+		t.Errorf("%d entries are left to cover, of %d", got, before)
+	}
+	if err := os.Rename(filepath.Join(dir, "away"), filepath.Join(dir, snapshotDir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.machine.entries.Load(); got != 0 {
+		t.Errorf("%d entries are left to cover", got)
+	}
+}

@@ -38,6 +38,8 @@ type machine struct {
 	floorMu sync.Mutex
 	// bytes and entries count what was applied since the last snapshot.
 	bytes, entries atomic.Int64
+	// takenBytes and takenEntries are what the last Snapshot covers of them.
+	takenBytes, takenEntries int64
 	// applied is the last command's index; logFloor what the store was told.
 	applied, logFloor atomic.Uint64
 }
@@ -151,6 +153,12 @@ func (m *machine) wait() <-chan struct{} {
 	return m.changed
 }
 
+// snapshotTaken counts anew from the last Snapshot, which is durable now.
+func (m *machine) snapshotTaken() {
+	m.bytes.Add(-m.takenBytes)
+	m.entries.Add(-m.takenEntries)
+}
+
 // Snapshot implements raft.FSM: the state's encoding, made while nothing is applied.
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	m.mu.RLock()
@@ -159,15 +167,12 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, m.broken
 	}
 	data := m.st.Marshal(make([]byte, payloadHeader))
-	return &machineSnapshot{data: data, machine: m, bytes: m.bytes.Load(), entries: m.entries.Load()}, nil
+	m.takenBytes, m.takenEntries = m.bytes.Load(), m.entries.Load()
+	return &machineSnapshot{data: data}, nil
 }
 
 // machineSnapshot implements raft.FSMSnapshot.
-type machineSnapshot struct {
-	data           []byte
-	machine        *machine
-	bytes, entries int64
-}
+type machineSnapshot struct{ data []byte }
 
 // Persist implements raft.FSMSnapshot.
 func (s *machineSnapshot) Persist(sink raft.SnapshotSink) error {
@@ -181,12 +186,8 @@ func (s *machineSnapshot) Persist(sink raft.SnapshotSink) error {
 	if err := own.begin(true); err != nil {
 		return err
 	}
-	if _, err := own.Write(s.data); err != nil {
-		return err
-	}
-	s.machine.bytes.Add(-s.bytes)
-	s.machine.entries.Add(-s.entries)
-	return nil
+	_, err := own.Write(s.data)
+	return err
 }
 
 // Release implements raft.FSMSnapshot.

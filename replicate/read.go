@@ -158,6 +158,9 @@ func (p *decoderPool) get() *record.Decoder {
 
 func (p *decoderPool) put(d *record.Decoder) { p.pool.Put(d) }
 
+// errAllFound ends the search for refused records.
+var errAllFound = errors.New("all found")
+
 // locate finds refused records of a batch in the log: the entries and the size of each.
 func (l *Lane) locate(ctx, term context.Context, seq uint64, refusals []record.Refusal) ([]state.RefusedRecord, error) {
 	wanted := make(map[record.RecordID]int, len(refusals))
@@ -169,9 +172,6 @@ func (l *Lane) locate(ctx, term context.Context, seq uint64, refusals []record.R
 	found := make([]state.RefusedRecord, len(refusals))
 	left := len(wanted)
 	err := l.blocks(ctx, term, seq, func(indexes []uint64, block []byte) error {
-		if left == 0 {
-			return nil
-		}
 		sum, err := record.ParseSummary(block)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -180,7 +180,7 @@ func (l *Lane) locate(ctx, term context.Context, seq uint64, refusals []record.R
 			return nil
 		}
 		var kept []uint64
-		return l.decode(block, sum.Spans, func(topic string) bool { return topics[topic] }, func(rec *record.Record) error {
+		err = l.decode(block, sum.Spans, func(topic string) bool { return topics[topic] }, func(rec *record.Record) error {
 			i, ok := wanted[record.RecordID{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset}]
 			if !ok {
 				return nil
@@ -192,8 +192,12 @@ func (l *Lane) locate(ctx, term context.Context, seq uint64, refusals []record.R
 			left--
 			return nil
 		})
+		if err == nil && left == 0 {
+			return errAllFound
+		}
+		return err
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errAllFound) {
 		return nil, err
 	}
 	out := found[:0]

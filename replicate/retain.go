@@ -11,21 +11,29 @@ import (
 // releaseInterval is how often batches are released because their time is over.
 const releaseInterval = time.Minute
 
+// releaseRetry is how long a release that failed is not tried again.
+const releaseRetry = 5 * time.Second
+
 // retain is the term's loop that releases batches, and holds and opens intake.
 func (t *Term) retain() {
 	tick := time.NewTicker(spaceInterval)
 	defer tick.Stop()
-	var lastByTime time.Time
+	var lastByTime, notBefore time.Time
 	for {
-		byTime := time.Since(lastByTime) >= min(releaseInterval, max(t.lane.cfg.Retention/10, spaceInterval))
-		moved, err := t.release(byTime)
-		switch {
-		case errors.Is(err, record.ErrLeadLost) || t.ctx.Err() != nil:
-			return
-		case err != nil:
-			t.lane.cfg.Logger.Error("batches not released", "error", err)
-		case byTime:
-			lastByTime = time.Now()
+		moved := false
+		if !time.Now().Before(notBefore) {
+			byTime := time.Since(lastByTime) >= min(releaseInterval, max(t.lane.cfg.Retention/10, spaceInterval))
+			var err error
+			moved, err = t.release(byTime)
+			switch {
+			case t.ctx.Err() != nil:
+				return
+			case err != nil:
+				notBefore = time.Now().Add(releaseRetry)
+				t.lane.cfg.Logger.Error("batches not released", "error", err, "retry_in", releaseRetry)
+			case byTime:
+				lastByTime = time.Now()
+			}
 		}
 		t.lane.space.measure()
 		if moved {
