@@ -365,7 +365,7 @@ const sayAgain = time.Minute
 func (r *Receiver) hear(errs <-chan error) {
 	for err := range errs {
 		r.metrics.errors.Inc()
-		committing := r.committing.Load()
+		committing := r.committing.Load() || ofCommit(err)
 		if committing {
 			r.metrics.commitFailures.Inc()
 		}
@@ -391,4 +391,22 @@ func (r *Receiver) hear(errs <-chan error) {
 			r.logger.Warn("kafka error", "topic", k.topic, "partition", k.partition, "committing", committing, "error", err)
 		}
 	}
+}
+
+// ofCommit tells errors that only a commit can meet: a group's errors, which
+// sarama reports for partitions.
+func ofCommit(err error) bool {
+	var of *sarama.ConsumerError
+	if !errors.As(err, &of) {
+		return false
+	}
+	for _, known := range []sarama.KError{
+		sarama.ErrUnknownMemberId, sarama.ErrIllegalGeneration, sarama.ErrFencedInstancedId, sarama.ErrRebalanceInProgress,
+		sarama.ErrOffsetMetadataTooLarge, sarama.ErrInvalidCommitOffsetSize, sarama.ErrGroupAuthorizationFailed,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
 }
