@@ -34,7 +34,7 @@ soak:
 	FOREBAY_E2E=1 FOREBAY_SOAK=1 $(GO) test -timeout 90m -p 1 -v ./internal/e2e/...
 
 bench:
-	$(GO) run ./bench
+	FOREBAY_E2E=1 FOREBAY_BENCH=1 $(GO) test -count 1 -timeout 30m -v -run TestFigures ./bench
 
 FUZZTIME ?= 10s
 fuzz:
