@@ -24,6 +24,10 @@ type Config struct {
 	// SnapshotIndex and SnapshotTerm are those of the newest snapshot, 0 if there
 	// is none. A log that ends below it is emptied and begins after it.
 	SnapshotIndex, SnapshotTerm uint64
+	// SnapshotTaken says that this log itself held everything up to the snapshot,
+	// which no leader installed: a log that is gone or ends below it has lost
+	// entries, and Open refuses instead of emptying it.
+	SnapshotTaken bool
 	// StallTimeout is how long one store operation may take before the log is
 	// taken for hung: OnFailure(ErrStalled) is called. Default 0: never.
 	StallTimeout time.Duration

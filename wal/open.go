@@ -78,6 +78,9 @@ func (l *Log) open() error {
 	if err != nil {
 		return err
 	}
+	if s.fresh && l.cfg.SnapshotTaken && l.cfg.SnapshotIndex > 0 {
+		return l.lost("no log at all")
+	}
 	if s.fresh || s.charter.resetting {
 		if s, err = l.begin(s); err != nil {
 			return err
@@ -86,6 +89,9 @@ func (l *Log) open() error {
 	f, err := l.examine(s)
 	if err != nil {
 		return err
+	}
+	if end := max(f.tail.last, s.charter.first-1); l.cfg.SnapshotTaken && end < l.cfg.SnapshotIndex {
+		return l.lost(fmt.Sprintf("a log that ends with entry %d", end))
 	}
 	// Until here nothing was changed.
 	if err := l.adopt(s, f); err != nil {
@@ -98,6 +104,14 @@ func (l *Log) open() error {
 		return l.reset(termed{l.cfg.SnapshotIndex, l.cfg.SnapshotTerm})
 	}
 	return l.openLibrary()
+}
+
+// lost is the refusal of a log that does not reach up to a snapshot taken from it.
+func (l *Log) lost(found string) error {
+	return &CorruptError{
+		Dir: l.p.dir, Offset: -1, Index: l.cfg.SnapshotIndex, Found: found,
+		Expected: fmt.Sprintf("entries up to %d, which a snapshot was taken of on this node", l.cfg.SnapshotIndex),
+	}
 }
 
 // outdated tells that the newest snapshot makes the log void: the log ends

@@ -116,6 +116,34 @@ func TestMiddleIsNotDeleted(t *testing.T) {
 	wantEntries(t, l, 1, 120, 1, 300)
 }
 
+// TestLogThatLostWhatASnapshotHeldDoesNotOpen: only an installed snapshot may be
+// ahead of the log. One that was taken here proves that entries are gone, perhaps
+// undelivered ones: emptying the log would hide that.
+func TestLogThatLostWhatASnapshotHeldDoesNotOpen(t *testing.T) {
+	for name, snapshot := range map[string]uint64{"shorter": 121, "gone": 80} {
+		t.Run(name, func(t *testing.T) {
+			cfg := damagedLog(t)
+			if name == "gone" {
+				cfg.Dir = t.TempDir()
+			}
+			cfg.SnapshotIndex, cfg.SnapshotTerm, cfg.SnapshotTaken = snapshot, 1, true
+			var corrupt *CorruptError
+			l, err := Open(cfg)
+			if !errors.As(err, &corrupt) || corrupt.Index != snapshot {
+				if err == nil {
+					mustClose(t, l)
+				}
+				t.Fatalf("got %v, want a *CorruptError for entry %d", err, snapshot)
+			}
+			if name == "shorter" {
+				cfg.SnapshotIndex = 120
+				l := mustOpen(t, cfg)
+				wantEntries(t, l, 1, 120, 1, 300)
+			}
+		})
+	}
+}
+
 // TestLogBeginsAfterAnInstalledSnapshot: the whole old log goes, shorter or longer than
 // the snapshot, and the log begins behind it (HARD-CASES 10).
 func TestLogBeginsAfterAnInstalledSnapshot(t *testing.T) {

@@ -99,7 +99,7 @@ func (n *Node) runLane(ctx context.Context, dir *dataDir) (err error) {
 		return err
 	}
 	log, err := wal.Open(wal.Config{
-		Dir: path, SnapshotIndex: snapshot.Index, SnapshotTerm: snapshot.Term, RingBytes: int64(n.config.Node.Memory) / 8,
+		Dir: path, SnapshotIndex: snapshot.Index, SnapshotTerm: snapshot.Term, SnapshotTaken: snapshot.TakenHere, RingBytes: int64(n.config.Node.Memory) / 8,
 		StallTimeout: time.Duration(n.config.WAL.StallTimeout), OnFailure: n.fail,
 		Logger: n.logger, Registerer: n.metrics, Lane: fmt.Sprint(lane),
 	})
