@@ -16,9 +16,13 @@ import (
 
 // Names of functions that guard puts in; an operator has no use for them.
 const (
-	stepName   = "_step"
-	inName     = "_in"
-	concatName = "_concat"
+	stepName     = "_step"
+	inName       = "_in"
+	concatName   = "_concat"
+	readName     = "_read"
+	readTextName = "_readText"
+	scanName     = "_scan"
+	scanTextName = "_scanText"
 )
 
 func intName(op string) string { return "_int" + op }
@@ -44,8 +48,8 @@ func (r *run) functions() []function {
 		{"lower", r.paid("lower", 1, strings.ToLower), sig(new(func(any) string))},
 		{"toBase64", r.paid("toBase64", 2, toBase64), sig(new(func(any) string))},
 		{"fromBase64", r.fromBase64, sig(new(func(any) string))},
-		{"int", func(a ...any) (any, error) { return toInt(a[0]) }, sig(new(func(any) int))},
-		{"float", func(a ...any) (any, error) { return toFloat(a[0]) }, sig(new(func(any) float64))},
+		{"int", func(a ...any) (any, error) { return r.toInt(a[0]) }, sig(new(func(any) int))},
+		{"float", func(a ...any) (any, error) { return r.toFloat(a[0]) }, sig(new(func(any) float64))},
 		{"header", func(a ...any) (any, error) { return r.header(a[0].(string)) }, sig(new(func(string) any))},
 		{"split", r.split, sig(new(func(any, string) []string), new(func(any, string, int) []string))},
 		{"fields", r.fields, sig(new(func(any) []string))},
@@ -54,9 +58,13 @@ func (r *run) functions() []function {
 		{"join", r.join, sig(new(func(any) string), new(func(any, string) string))},
 		{"keys", func(a ...any) (any, error) { ks, _, err := pairs(a[0]); return ks, err }, sig(new(func(any) []any))},
 		{"values", func(a ...any) (any, error) { _, vs, err := pairs(a[0]); return vs, err }, sig(new(func(any) []any))},
-		{"parseTime", parseTime, sig(new(func(any) int), new(func(any, string) int))},
+		{"parseTime", r.parseTime, sig(new(func(any) int), new(func(any, string) int))},
 		{"formatTime", formatTime, sig(new(func(int) string), new(func(int, string) string))},
 		{stepName, func(...any) (any, error) { return true, r.step() }, sig(new(func() bool))},
+		{readName, r.read, sig(new(func(any) any))},
+		{readTextName, r.read, sig(new(func(string) string))},
+		{scanName, r.scan, sig(new(func(any) any))},
+		{scanTextName, r.scan, sig(new(func(string) string))},
 		{inName, func(a ...any) (any, error) { return r.in(a[0], a[1]) }, sig(new(func(any, any) bool))},
 		{concatName, func(a ...any) (any, error) { return r.arithmetic('+', a[0], a[1]) }, sig(new(func(string, string) string))},
 	}
@@ -71,18 +79,18 @@ func (r *run) functions() []function {
 
 func sig(s ...any) []any { return s }
 
-// asText gives v as text, or says which function got what instead.
-func asText(name string, v any) (string, error) {
+// asText gives v as text that the function name pays to read, or says what it got instead.
+func (r *run) asText(name string, v any) (string, error) {
 	switch v := v.(type) {
 	case string:
-		return v, nil
+		return v, r.labour(len(v) / readUnit)
 	case []byte:
-		return string(v), nil
+		return string(v), r.grow(len(v))
 	}
 	return "", fmt.Errorf("%s(…) wants text and got %s", name, typeName(v))
 }
 
-func toInt(v any) (any, error) {
+func (r *run) toInt(v any) (any, error) {
 	switch v := v.(type) {
 	case int:
 		return v, nil
@@ -96,6 +104,9 @@ func toInt(v any) (any, error) {
 		return nil, fmt.Errorf("int(%v): does not fit 64 bits", v)
 	case string:
 		n, err := strconv.ParseInt(v, 10, 64)
+		if paid := r.labour(len(v) / readUnit); paid != nil {
+			return nil, paid
+		}
 		switch {
 		case errors.Is(err, strconv.ErrRange):
 			return nil, fmt.Errorf("int(%s): does not fit 64 bits", brief(v))
@@ -107,7 +118,7 @@ func toInt(v any) (any, error) {
 	return nil, fmt.Errorf("int(…) wants a number or text and got %s", typeName(v))
 }
 
-func toFloat(v any) (any, error) {
+func (r *run) toFloat(v any) (any, error) {
 	switch v := v.(type) {
 	case int:
 		return float64(v), nil
@@ -117,6 +128,9 @@ func toFloat(v any) (any, error) {
 		return v, nil
 	case string:
 		f, err := strconv.ParseFloat(v, 64)
+		if paid := r.labour(len(v) / readUnit); paid != nil {
+			return nil, paid
+		}
 		if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
 			return nil, fmt.Errorf("float(%s): not a finite number", brief(v))
 		}
@@ -175,7 +189,7 @@ func (r *run) bytes(v any) (any, error) {
 // paid makes a function of text to text one that pays times the bytes of its argument.
 func (r *run) paid(name string, times int, f func(string) string) func(a ...any) (any, error) {
 	return func(a ...any) (any, error) {
-		s, err := asText(name, a[0])
+		s, err := r.asText(name, a[0])
 		if err == nil {
 			err = r.grow(times * len(s))
 		}
@@ -189,7 +203,7 @@ func (r *run) paid(name string, times int, f func(string) string) func(a ...any)
 func toBase64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 func (r *run) fromBase64(a ...any) (any, error) {
-	s, err := asText("fromBase64", a[0])
+	s, err := r.asText("fromBase64", a[0])
 	if err == nil {
 		err = r.grow(len(s))
 	}
@@ -204,7 +218,7 @@ func (r *run) fromBase64(a ...any) (any, error) {
 }
 
 func (r *run) split(a ...any) (any, error) {
-	s, err := asText("split", a[0])
+	s, err := r.asText("split", a[0])
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +239,7 @@ func (r *run) split(a ...any) (any, error) {
 }
 
 func (r *run) fields(a ...any) (any, error) {
-	s, err := asText("fields", a[0])
+	s, err := r.asText("fields", a[0])
 	if err == nil {
 		err = r.grow(8 * len(s)) // a field takes at least two bytes of s and 16 of memory
 	}
@@ -236,7 +250,7 @@ func (r *run) fields(a ...any) (any, error) {
 }
 
 func (r *run) replace(a ...any) (any, error) {
-	s, err := asText("replace", a[0])
+	s, err := r.asText("replace", a[0])
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +266,7 @@ func (r *run) replace(a ...any) (any, error) {
 }
 
 func (r *run) repeat(a ...any) (any, error) {
-	s, err := asText("repeat", a[0])
+	s, err := r.asText("repeat", a[0])
 	if err != nil {
 		return nil, err
 	}
@@ -285,7 +299,7 @@ func (r *run) join(a ...any) (any, error) {
 		}
 		list = make([]string, len(anys))
 		for i, v := range anys {
-			s, err := asText("join", v)
+			s, err := r.asText("join", v)
 			if err != nil {
 				return nil, err
 			}
@@ -345,8 +359,8 @@ func (r *run) in(needle, list any) (any, error) {
 
 // parseTime reads text as milliseconds since 1970: RFC 3339, or a layout of
 // Go's time package. A time without an offset is in UTC, whatever the machine's zone.
-func parseTime(a ...any) (any, error) {
-	s, err := asText("parseTime", a[0])
+func (r *run) parseTime(a ...any) (any, error) {
+	s, err := r.asText("parseTime", a[0])
 	if err != nil {
 		return nil, err
 	}

@@ -74,6 +74,7 @@ func (g *guard) Visit(node *ast.Node) {
 			g.refuse(n, "%s", refusal(n.Name))
 		}
 	case *ast.PredicateNode:
+		ast.Walk(&n.Node, meter{})
 		n.Node = &ast.SequenceNode{Nodes: []ast.Node{call(stepName), n.Node}}
 	case *ast.BinaryNode:
 		g.binary(node, n)

@@ -22,7 +22,7 @@ const nodeBytes = 48
 // json is json(…): strict JSON (RFC 8259), valid UTF-8, nothing after the
 // value; whole numbers are kept exact; of a repeated key the last counts.
 func (r *run) json(v any) (any, error) {
-	s, err := asText("json", v)
+	s, err := r.asText("json", v)
 	if err != nil {
 		return nil, err
 	}

@@ -35,8 +35,8 @@ const (
 	MaxElements = 1_000_000
 	// MaxGrowth bounds the bytes of text and decoded JSON that they make.
 	MaxGrowth = 64 << 20
-	// MaxWork bounds the steps of loops (map, filter, count …): each costs 1
-	// and another 1 for every 64 KiB of the record.
+	// MaxWork bounds the work of loops (map, filter, count …): a turn costs 1, and what
+	// reads a whole text or list in it 1 for every 64 bytes or element.
 	MaxWork = 20_000_000
 	// maxNodes bounds the size of one expression, in nodes of its tree.
 	maxNodes = 2_000

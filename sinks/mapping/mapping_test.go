@@ -301,6 +301,12 @@ func TestBudgets(t *testing.T) {
 		{`let r = 1..1000; sum(r, sum(r, sum(r, #)))`, sample()},
 		{`let l = split(value, ""); count(l, # in l)`, big},
 		{`len(map(1..100000, upper(value)))`, big},
+		{`count(1..999999, value contains "ab")`, big},
+		{`count(1..999999, value matches "(a|aa)+b")`, big},
+		{`count(1..999999, indexOf(value, "b") > 0)`, big},
+		{`count(1..999999, len(value) == #)`, big},
+		{`count(1..999999, len(split(value, string(#))) > 9)`, big},
+		{`count(1..999999, sum(json(value)) == #)`, items},
 		{`len(map(1..100000, bytes(value)))`, big},
 		{`toJSON(reduce(1..40, [#acc, #acc], [value]))`, sample()},
 	} {
@@ -312,9 +318,16 @@ func TestBudgets(t *testing.T) {
 		})
 	}
 	t.Run("a large honest record fits", func(t *testing.T) {
-		got, err := eval(t, `count(json(value), # == 1)`, items)
-		if err != nil || got != int64(1<<19+1) {
-			t.Fatalf("gave %v, %v", got, err)
+		for source, want := range map[string]int64{
+			`count(json(value), # == 1)`:                         1<<19 + 1,
+			`count(split(value, ","), # matches "^[[]?1")`:       1<<19 + 1,
+			`len(filter(split(value, ","), trim(#) == "1"))`:     1<<19 - 1,
+			`sum(split(value, ","), len(#))`:                     1<<19 + 3,
+			`count(split(value, ","), hasPrefix(upper(#), "1"))`: 1 << 19,
+		} {
+			if got, err := eval(t, source, items); err != nil || got != want {
+				t.Errorf("%s gave %v, %v; want %d", source, got, err, want)
+			}
 		}
 	})
 	t.Run("the next record starts afresh", func(t *testing.T) {

@@ -16,7 +16,6 @@ import (
 // usually take the same text apart.
 type run struct {
 	rec  *record.Record
-	size int
 	work int
 	grew int
 
@@ -28,19 +27,43 @@ type run struct {
 }
 
 func (r *run) reset(rec *record.Record) {
-	size := len(rec.Key) + len(rec.Value)
-	for _, h := range rec.Headers {
-		size += len(h.Key) + len(h.Value)
-	}
-	*r = run{rec: rec, size: size}
+	*r = run{rec: rec}
 }
 
+// Bytes of text that one unit of work reads, and matches against a pattern.
+const (
+	readUnit = 64
+	scanUnit = 4
+)
+
 // step pays for one turn of a loop.
-func (r *run) step() error { return r.labour(1 + r.size>>16) }
+func (r *run) step() error { return r.labour(1) }
+
+// scan pays for matching a text against a pattern.
+func (r *run) scan(a ...any) (any, error) {
+	s, _ := a[0].(string)
+	return a[0], r.labour(len(s) / scanUnit)
+}
+
+// read pays for reading a whole text or list.
+func (r *run) read(a ...any) (any, error) {
+	switch v := a[0].(type) {
+	case string:
+		return v, r.labour(len(v) / readUnit)
+	case nil, int, float64, bool:
+		return v, nil
+	default:
+		units := 1
+		if rv := reflect.ValueOf(v); rv.Kind() == reflect.Slice || rv.Kind() == reflect.Map {
+			units = rv.Len()
+		}
+		return v, r.labour(units)
+	}
+}
 
 func (r *run) labour(units int) error {
 	if r.work += units; r.work > MaxWork {
-		return fmt.Errorf("%w: loops of more than %d steps", ErrBudget, MaxWork)
+		return fmt.Errorf("%w: more than %d steps of work", ErrBudget, MaxWork)
 	}
 	return nil
 }
