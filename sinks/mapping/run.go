@@ -30,11 +30,9 @@ func (r *run) reset(rec *record.Record) {
 	*r = run{rec: rec}
 }
 
-// Bytes of text that one unit of work reads, and matches against a pattern.
-const (
-	readUnit = 64
-	scanUnit = 4
-)
+// readUnit is how many bytes of text one unit of work reads. Matched against a
+// pattern, each byte is a unit.
+const readUnit = 64
 
 // step pays for one turn of a loop.
 func (r *run) step() error { return r.labour(1) }
@@ -42,7 +40,7 @@ func (r *run) step() error { return r.labour(1) }
 // scan pays for matching a text against a pattern.
 func (r *run) scan(a ...any) (any, error) {
 	s, _ := a[0].(string)
-	return a[0], r.labour(len(s) / scanUnit)
+	return a[0], r.labour(len(s))
 }
 
 // read pays for reading a whole text or list.
