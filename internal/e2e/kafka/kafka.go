@@ -234,7 +234,15 @@ func tail(text []byte) []byte { return text[max(0, len(text)-8000):] }
 func clusterID() string {
 	var id [16]byte
 	_, _ = rand.Read(id[:])
+	id[0] &= 0x7f // else it may begin with '-', which the tool takes for an option
 	return base64.RawURLEncoding.EncodeToString(id[:])
+}
+
+// FreePort gives a port of 127.0.0.1 that nobody listens on, and that the kernel
+// gives to nobody else meanwhile.
+func FreePort(tb testing.TB) int {
+	tb.Helper()
+	return freePorts(tb, 1)[0]
 }
 
 // freePorts finds ports that nobody listens on, below the range from which the
