@@ -73,11 +73,9 @@ func newCompressor(method Compression) *compressor {
 	return c
 }
 
-// compress gives the body in the form that it is stored in, valid until the next call.
+// compress gives the chunks of a body, valid until the next call, or None when
+// it is better stored plain.
 func (c *compressor) compress(body []byte) (Compression, []byte) {
-	if c.method == None {
-		return None, body
-	}
 	out := c.out[:0]
 	for rest := body; len(rest) > 0; {
 		raw := rest[:min(len(rest), chunkBytes)]
@@ -93,7 +91,7 @@ func (c *compressor) compress(body []byte) (Compression, []byte) {
 	}
 	c.out = out
 	if len(out) > len(body)*worthwhile/100 {
-		return None, body
+		return None, nil
 	}
 	return c.method, out
 }
@@ -117,7 +115,7 @@ func (d *decompressor) decompress(dst []byte, method Compression, stored *wire, 
 			return dst
 		}
 		from := len(dst)
-		dst = d.chunk(dst, method, chunk, raw)
+		dst = d.chunk(grow(dst, raw, length), method, chunk, raw)
 		if len(dst)-from != raw {
 			stored.fail(method.String() + " does not decompress to the length that it names")
 		}
@@ -128,20 +126,22 @@ func (d *decompressor) decompress(dst []byte, method Compression, stored *wire, 
 	return dst
 }
 
+// chunk decompresses one chunk behind dst, which has room for its raw length.
+// It gives dst with another length when the chunk has another, or is malformed.
 func (d *decompressor) chunk(dst []byte, method Compression, chunk []byte, raw int) []byte {
+	from := len(dst)
 	if method == S2 {
 		if n, err := s2.DecodedLen(chunk); err != nil || n != raw {
 			return dst
 		}
-		from := len(dst)
-		dst = grow(dst, raw)
-		if _, err := s2.Decode(dst[from:], chunk); err != nil {
-			return dst[:from]
+		if _, err := s2.Decode(dst[from:from+raw], chunk); err != nil {
+			return dst
 		}
-		return dst
+		return dst[:from+raw]
 	}
 	if d.zstd == nil {
 		var err error
+		// One chunk is never more than chunkBytes, whatever its frames say.
 		d.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(chunkBytes),
 			zstd.WithDecoderMaxWindow(chunkBytes), zstd.WithDecoderLowmem(true))
 		if err != nil {
@@ -149,21 +149,19 @@ func (d *decompressor) chunk(dst []byte, method Compression, chunk []byte, raw i
 		}
 	}
 	// The bound on memory counts what is in the slice already: hand over none.
-	from := len(dst)
-	dst = grow(dst, raw)
-	out, err := d.zstd.DecodeAll(chunk, dst[from:from:len(dst)])
-	if err != nil {
-		return dst[:from]
+	out, err := d.zstd.DecodeAll(chunk, dst[from:from:from+raw])
+	if err != nil || len(out) != raw {
+		return dst
 	}
-	return append(dst[:from], out...)
+	return append(dst, out...) // onto itself, unless the decoder took a slice of its own
 }
 
-// grow makes dst longer by n bytes, whatever they hold.
-func grow(dst []byte, n int) []byte {
-	if cap(dst)-len(dst) < n {
-		larger := make([]byte, len(dst), max(len(dst)+n, 2*len(dst)))
-		copy(larger, dst)
-		dst = larger
+// grow makes room for n bytes behind dst, which will not be longer than limit.
+func grow(dst []byte, n, limit int) []byte {
+	if cap(dst)-len(dst) >= n {
+		return dst
 	}
-	return dst[:len(dst)+n]
+	larger := make([]byte, len(dst), max(len(dst)+n, min(2*len(dst), limit)))
+	copy(larger, dst)
+	return larger
 }

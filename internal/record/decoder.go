@@ -18,20 +18,17 @@ type Decoder struct {
 	err          error
 }
 
-// keepBuffer is the largest buffer that a Decoder keeps for the next block.
-const keepBuffer = 4 << 20
-
 // Open begins a whole block. Spans of topics that want refuses are skipped, and
 // where none is wanted nothing is decompressed; a nil want takes all. The
-// block must not change until the next Open.
+// block must not change until the next Open. Errors are *FormatError and ErrVersion.
 func (d *Decoder) Open(block []byte, want func(topic string) bool) error {
 	d.current, d.span, d.start, d.body = nil, 0, 0, nil
 	if cap(d.buffer) > keepBuffer {
 		d.buffer = nil
 	}
-	var stored *wire
-	d.header, stored, d.err = parseHeader(block)
-	if d.err == nil && d.header.Parts != 0 {
+	var stored wire
+	d.header, stored = parseHeader(block)
+	if d.err = stored.err; d.err == nil && d.header.Parts != 0 {
 		d.err = &FormatError{What: "a part where a whole block is wanted"}
 	}
 	d.want = want
@@ -45,7 +42,7 @@ func (d *Decoder) Open(block []byte, want func(topic string) bool) error {
 			stored.fail("bytes behind the body")
 		}
 	} else {
-		d.body = d.decompressor.decompress(d.buffer[:0], d.header.method, stored, d.header.length)
+		d.body = d.decompressor.decompress(d.buffer[:0], d.header.method, &stored, d.header.length)
 		d.buffer = d.body
 	}
 	d.err = stored.err
@@ -97,7 +94,7 @@ func (d *Decoder) nextSpan() bool {
 		if !d.wanted(s) {
 			continue
 		}
-		d.current, d.records = s, wire{data: d.body[from:d.start]}
+		d.current, d.records = s, wire{data: d.body[:d.start], at: from}
 		d.seen, d.bytes, d.offset, d.timestamp = 0, 0, s.First, 0
 		return true
 	}
@@ -116,7 +113,12 @@ func (d *Decoder) read(rec *Record) {
 	rec.Key, rec.Value = w.nullable("key"), w.nullable("value")
 	size := len(rec.Key) + len(rec.Value)
 	rec.Headers = rec.Headers[:0]
-	for range w.count(2, "number of headers") {
+	headers := w.count(2, "number of headers")
+	if headers > MaxHeaders {
+		w.fail("too many headers")
+		return
+	}
+	for range headers {
 		h := Header{Key: w.nullable("header key"), Value: w.nullable("header value")}
 		if w.err != nil {
 			return

@@ -126,7 +126,7 @@ type SinkState struct {
 }
 
 // RecordID names a record within one gateway.
-type RecordID struct {
+type RecordID struct { //nolint:revive // it stands beside BatchID, and "ID" would not say of what
 	Topic     string
 	Partition int32
 	Offset    int64

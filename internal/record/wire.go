@@ -10,7 +10,7 @@ import (
 type FormatError struct {
 	What string
 	// Offset counts bytes from the start of the entry or, for records, of the
-	// decompressed body.
+	// decompressed body. It is where reading stopped.
 	Offset int
 }
 
@@ -18,7 +18,7 @@ func (e *FormatError) Error() string {
 	return fmt.Sprintf("malformed at byte %d: %s", e.Offset, e.What)
 }
 
-// ErrVersion says that a newer version of Forebay wrote this.
+// ErrVersion says that another version of Forebay wrote this.
 var ErrVersion = errors.New("unknown format version")
 
 // wire reads an encoding from the front. After the first error everything reads
