@@ -226,3 +226,41 @@ func TestFullAndReadOnlyAreTemporary(t *testing.T) {
 		expect(t, path, `SELECT sum(n), count(*) FROM pages`, "3000|90")
 	}
 }
+
+// A BEGIN that outlived its context gets the write lock when nobody waits for it any more.
+func TestCallLeftBehindLetsGoOfTheLock(t *testing.T) {
+	path := dbPath(t)
+	s, other := newSink(t, totals(t, path)), newSink(t, totals(t, path))
+	open(t, s, identity(1, 1))
+	open(t, other, identity(1, 1))
+	release := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	s.point = func(context.Context, string) error {
+		cancel()
+		<-release
+		return nil
+	}
+	if err := s.begin(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("begin: %v, want that of its context", err)
+	}
+	close(release)
+	if err := s.stubborn.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.session.exec("BEGIN IMMEDIATE"); err != nil {
+		t.Errorf("the lock is still held: %v", err)
+	}
+}
+
+// What the table says was pruned counts, whatever this process was told.
+func TestPrunedByAnotherIsAnError(t *testing.T) {
+	path := dbPath(t)
+	s := newSink(t, totals(t, path))
+	open(t, s, identity(1, 1))
+	run(t, path, `UPDATE forebay_lanes SET pruned_below = 9`)
+	var r recorder
+	if err := s.Deliver(t.Context(), batch(1, 2, lines(0, "a|1")...), r.settle); err == nil || !sinks.IsPermanent(err) || r.calls != 0 {
+		t.Errorf("batch 2: %v, want a permanent error", err)
+	}
+	expect(t, path, `SELECT count(*) FROM pages`, "0")
+}
