@@ -218,7 +218,7 @@ func (c Config) sarama(partitions int, dialer *dialer, strategy sarama.BalanceSt
 	s.Consumer.Offsets.Initial = sarama.OffsetOldest
 	s.Consumer.Group.ResetInvalidOffsets = false
 	s.Consumer.Retry.Backoff = 250 * time.Millisecond
-	s.Consumer.MaxWaitTime = 250 * time.Millisecond
+	s.Consumer.MaxWaitTime = 100 * time.Millisecond
 	s.Consumer.Fetch.Max = 0
 	s.Consumer.Fetch.MaxBytes = int32(min(maxFetch, max(1<<20, c.MemoryBytes/4)))
 	s.Consumer.Fetch.Default = int32(min(1<<20, max(64<<10, c.MemoryBytes/4/int64(max(1, partitions)))))

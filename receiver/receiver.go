@@ -131,7 +131,7 @@ func (r *Receiver) connected(ctx context.Context) error {
 		}
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	r.problem(problemKafka, "")
 	k := &kafka{client: client, group: r.cfg.Group}
 	r.setKafka(k)
@@ -170,7 +170,7 @@ func (r *Receiver) member(ctx context.Context, k *kafka, dial *dialer) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	group, err := sarama.NewConsumerGroupFromClient(r.cfg.Group, client)
 	if err != nil {
 		return err
@@ -178,7 +178,7 @@ func (r *Receiver) member(ctx context.Context, k *kafka, dial *dialer) error {
 	var errs sync.WaitGroup
 	errs.Go(func() { r.hear(group.Errors()) })
 	defer errs.Wait()
-	defer group.Close()
+	defer func() { _ = group.Close() }()
 
 	for attempt, p := 0, first; ; {
 		s := newSession(ctx, r, group, k, p)
@@ -187,7 +187,7 @@ func (r *Receiver) member(ctx context.Context, k *kafka, dial *dialer) error {
 			return err
 		}
 		lasted := time.Since(s.began)
-		if lasted > settledAfter {
+		if lasted > settledAfter || s.progressed.Load() {
 			attempt = 0
 		}
 		if !errors.Is(context.Cause(s.ctx), errRejoin) || lasted < hastyRejoin {

@@ -194,6 +194,7 @@ func (f *flight) settled(err error) {
 	switch {
 	case err == nil:
 		r.metrics.blocks.Inc()
+		f.s.progressed.Store(true)
 		for _, span := range f.spans {
 			f.s.mark(key{span.Topic, span.Partition}, span.Last+1)
 		}

@@ -37,11 +37,12 @@ type session struct {
 	sess    sarama.ConsumerGroupSession // from Setup on
 	start   map[key]record.Position     // where each claim begins; fixed in Setup
 	gather  *gathering
-	marked  atomic.Bool
+	marked  atomic.Bool // something awaits a commit
 	began   time.Time
 	workers sync.WaitGroup // sealer, committer, governor
 
-	appending atomic.Int64 // since when an Append runs, in Unix nanoseconds; 0: none
+	progressed atomic.Bool  // a block of this session was settled
+	appending  atomic.Int64 // since when an Append runs, in Unix nanoseconds; 0: none
 
 	mu     sync.Mutex
 	active map[key]*claim
@@ -284,9 +285,9 @@ func (s *session) hold(reason string) {
 		s.pauseLocked(s.active[k], pauseHeld, reason != "")
 	}
 	s.mu.Unlock()
-	switch {
-	case reason == before:
-	case reason == "":
+	switch reason {
+	case before:
+	case "":
 		s.r.logger.Info("intake is open again", "held_by", before)
 	default:
 		s.r.logger.Warn("intake is held; partitions are paused", "held_by", reason)

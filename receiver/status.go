@@ -138,9 +138,9 @@ func (r *Receiver) problem(kind, text string) {
 		r.problems[kind] = text
 	}
 	r.mu.Unlock()
-	switch {
-	case text == before:
-	case text == "":
+	switch text {
+	case before:
+	case "":
 		r.logger.Info("intake problem is over", "kind", kind, "was", before)
 	default:
 		r.logger.Warn("intake problem", "kind", kind, "problem", text)
