@@ -201,5 +201,5 @@ func (s *State) Floor() uint64 {
 	for _, b := range s.large {
 		floor = min(floor, b.indexes[0])
 	}
-	return min(floor, s.parked.floor(floor))
+	return s.parked.floor(floor)
 }

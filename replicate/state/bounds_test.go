@@ -51,13 +51,13 @@ func TestRangesAreBounded(t *testing.T) {
 	for range 6 {
 		l.wideBatch(n)
 	}
+	diff(t, []int{0, 0, n, n, n, n}, withRanges())
+	l.ok(Release{Term: 1, Seq: 1, At: at0})
+	l.wideBatch(n)
 	for range 2 {
 		diff(t, []int{0, 0, n, n, n, n}, withRanges())
 		l.restart()
 	}
-	l.ok(Release{Term: 1, Seq: 1, At: at0})
-	l.wideBatch(n)
-	l.restart()
 	l.wideBatch(1)
 	diff(t, []int{0, 0, 0, n, n, n, 1}, withRanges())
 	l.ok(Release{Term: 1, Seq: 6, At: at0})

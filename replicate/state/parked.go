@@ -70,13 +70,11 @@ func (p *parkedRecords) oldestBatch() (seq uint64, found bool) {
 }
 
 // floor is the first index that copies need, or limit if that is smaller.
-// Records that were not copied are held by their batches.
+// Records that were not copied are held by their batches; the parts of a copy
+// that is not complete lie after the place that they copy, which is still held.
 func (p *parkedRecords) floor(limit uint64) uint64 {
 	if len(p.places) > 0 {
 		limit = min(limit, p.places[0])
-	}
-	for _, c := range p.copying {
-		limit = min(limit, c.indexes[0])
 	}
 	return limit
 }

@@ -163,6 +163,49 @@ func TestEarlyPartBeforeAnOlderBatch(t *testing.T) {
 	wantBatch(t, l, 2, listed("t", 0, 100, 2))
 }
 
+// TestCompletedBlockHoldsTheFloor: the early parts of a block that the open
+// batch holds are needed when all batches before it are gone.
+func TestCompletedBlockHoldsTheFloor(t *testing.T) {
+	l := newLog(t)
+	parts := large(t, from("t", 0, 100, 2))
+	l.ok(small(t, from("u", 0, 0, 1)))
+	p0 := l.ok(parts[0])
+	l.cut()
+	l.ok(parts[1])
+	l.ok(parts[2])
+	l.ok(Release{Term: 1, Seq: 1, At: at0})
+	for range 2 {
+		if got := l.s.Floor(); got != p0 {
+			t.Errorf("floor %d, want %d", got, p0)
+		}
+		l.restart()
+	}
+	l.cut()
+	wantBatch(t, l, 2, listed("t", 0, 100, 2))
+}
+
+// TestLayoutIsNoLargerThanItMustBe: nothing outside the first and the last
+// accepted entry is named, and all is in order.
+func TestLayoutIsNoLargerThanItMustBe(t *testing.T) {
+	l := newLog(t)
+	a, b := large(t, from("t", 0, 100, 2)), large(t, from("t", 1, 0, 2))
+	a0 := l.ok(a[0])
+	l.no(small(t, from("t", 0, 99, 1)), "goes on at 100")
+	b0 := l.ok(b[0])
+	first := l.ok(small(t, from("u", 0, 0, 1)))
+	a1 := l.ok(a[1])
+	l.cut()
+	l.ok(b[1])
+	l.ok(b[2])
+	last := l.ok(a[2])
+	l.cut()
+	one, _ := l.s.Layout(1)
+	diff(t, Layout{FirstIndex: first, LastIndex: first}, one)
+	two, _ := l.s.Layout(2)
+	diff(t, Layout{FirstIndex: last - 2, LastIndex: last, Early: []uint64{a0, b0, a1}}, two)
+	wantBatch(t, l, 2, listed("t", 1, 0, 2), listed("t", 0, 100, 2))
+}
+
 // TestVoidPartsOfAnEarlierBatch: parts that turn out void after the cut are
 // left out of both batches.
 func TestVoidPartsOfAnEarlierBatch(t *testing.T) {

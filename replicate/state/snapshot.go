@@ -315,9 +315,6 @@ func (s *State) rebuildBatches(sound func(bool, string)) {
 	s.batches = make([]batch, 0, len(batches))
 	for _, b := range batches {
 		sound(b.first > 0 && b.first <= b.last && b.last <= s.applied && b.records > 0, "batch")
-		if len(b.ranges) == 0 && s.ranges == 0 {
-			s.stripped++
-		}
 		s.ranges += len(b.ranges)
 		s.push(b)
 	}

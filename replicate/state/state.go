@@ -33,7 +33,8 @@ type State struct {
 	batches   []batch
 	lastSeq   uint64
 	lastCutAt int64
-	// ranges counts the ranges of all batches; the first stripped batches have none.
+	// ranges counts the ranges of all batches. At least the first stripped
+	// batches have none.
 	ranges, stripped int
 
 	sinks  []*sink // by name
