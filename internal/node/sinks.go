@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -76,8 +77,8 @@ func checkSink(name string, c config.Sink, destinations map[string]string, repor
 		report(key+"."+c.Kind(), "%v", err)
 		return
 	}
-	if checker, ok := sink.(interface{ Check() error }); ok {
-		if err := checker.Check(); err != nil {
+	if checker, ok := sink.(interface{ Check(context.Context) error }); ok {
+		if err := checker.Check(context.Background()); err != nil {
 			report(key+"."+c.Kind(), "%v", err)
 		}
 	}
