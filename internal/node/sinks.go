@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"forebay/internal/config"
@@ -69,7 +70,9 @@ func Check(f *config.File) error {
 func checkSink(name string, c config.Sink, destinations map[string]string, report func(key, format string, args ...any)) {
 	key := "sinks." + name
 	if _, err := newMapper(c.Mapping); err != nil {
-		report(key+".mapping", "%v", err)
+		for line := range strings.Lines(err.Error()) {
+			report(key+".mapping", "%s", strings.TrimSpace(line))
+		}
 		return
 	}
 	sink, err := newSink(name, c, io.Discard, slog.New(slog.DiscardHandler))
