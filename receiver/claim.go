@@ -24,6 +24,8 @@ type claim struct {
 	bucket bucket // guarded by the limiter's lock
 	paused pauseBits
 
+	slowed  bool   // it has stopped its fetches, as it waits long
+	slow    func() // c.stopFetching, made once
 	scratch record.Record
 	headers []record.Header
 
@@ -36,6 +38,7 @@ type claim struct {
 func newClaim(s *session, k key, pos record.Position, msgs <-chan *sarama.ConsumerMessage) *claim {
 	c := &claim{key: k, s: s, id: pos.TopicID, msgs: msgs, run: new(record.Run), next: pos.Next}
 	c.run.Reset(k.topic, c.id, k.partition, c.next)
+	c.slow = c.stopFetching
 	return c
 }
 
@@ -77,10 +80,10 @@ func (c *claim) loop(ctx context.Context) error {
 // take puts m, and what else waits and is granted, into the run.
 func (c *claim) take(ctx context.Context, m *sarama.ConsumerMessage) error {
 	r := c.s.r
-	if err := c.s.gather.room(ctx, pendingBlocks*r.cfg.BlockBytes); err != nil {
+	if err := c.s.gather.room(ctx, pendingBlocks*r.cfg.BlockBytes, c.slow); err != nil {
 		return err
 	}
-	g, err := r.limiter.acquire(ctx, &c.bucket, 1+len(c.msgs), recordBytes(m), func() { c.s.pause(c, pauseRate, true) })
+	g, err := r.limiter.acquire(ctx, &c.bucket, 1+len(c.msgs), recordBytes(m), c.slow)
 	if err != nil {
 		return err
 	}
@@ -89,11 +92,25 @@ func (c *claim) take(ctx context.Context, m *sarama.ConsumerMessage) error {
 	r.meter.add(time.Now(), records, bytes)
 	r.metrics.records.Add(float64(records))
 	r.metrics.bytes.Add(float64(bytes))
-	if len(c.msgs) < channelBuffer/2 {
-		c.s.pause(c, pauseRate, false)
+	if c.slowed && len(c.msgs) < channelBuffer/2 && len(c.msgs)*bytes/max(1, records) < slowedBytes {
+		c.slowed = false
+		c.s.pause(c, pauseSlow, false)
 	}
 	return err
 }
+
+// stopFetching keeps sarama from filling its channel with records, of whatever
+// size, that nobody takes for long.
+func (c *claim) stopFetching() {
+	if !c.slowed {
+		c.slowed = true
+		c.s.pause(c, pauseSlow, true)
+	}
+}
+
+// slowedBytes is what may still wait in sarama's channel when a claim that
+// had stopped its fetches begins again.
+const slowedBytes = 1 << 20
 
 const (
 	// pendingBlocks bounds what is gathered and not sealed, in blocks.

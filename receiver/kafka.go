@@ -81,7 +81,7 @@ func (k *kafka) broker() (*sarama.Broker, error) {
 	if len(brokers) == 0 {
 		brokers = append(brokers, k.client.LeastLoadedBroker()) // one of those configured
 	}
-	failed := error(sarama.ErrOutOfBrokers)
+	var failed error
 	for _, b := range brokers {
 		if b == nil {
 			continue
@@ -94,10 +94,23 @@ func (k *kafka) broker() (*sarama.Broker, error) {
 			}
 			_ = b.Close()
 		}
-		failed = errors.Join(failed, err)
+		failed = err
 	}
-	return nil, failed
+	return nil, &unreachableError{failed}
 }
+
+// unreachableError says that no broker could be connected to, and why the last
+// one could not.
+type unreachableError struct{ last error }
+
+func (e *unreachableError) Error() string {
+	if e.last == nil {
+		return "there is none"
+	}
+	return e.last.Error()
+}
+
+func (e *unreachableError) Unwrap() error { return e.last }
 
 // topology asks one broker for the wanted topics.
 func (k *kafka) topology(topics []string) (topology, error) {
@@ -108,7 +121,7 @@ func (k *kafka) topology(topics []string) (topology, error) {
 	resp, err := b.GetMetadata(sarama.NewMetadataRequest(k.client.Config().Version, topics))
 	if err != nil {
 		_ = b.Close() // opened anew at the next question
-		return topology{}, err
+		return topology{}, &unreachableError{err}
 	}
 	t := topology{topics: make(map[string]topicMeta), missing: make(map[string]error)}
 	for _, m := range resp.Topics {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -90,12 +91,14 @@ const (
 type grant struct {
 	records int
 	bytes   float64
+	free    bool // nothing was booked
 }
 
 // limiter shares the caps between the claims of a lane. It decides on the
 // time that it is given; acquire alone looks at a clock.
 type limiter struct {
 	start time.Time
+	free  atomic.Bool // there is no cap at all
 
 	mu      sync.Mutex
 	limits  Limits
@@ -116,6 +119,7 @@ func (l *limiter) set(limits Limits) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.limits = limits
+	l.free.Store(limits == Limits{})
 	l.records.set(limits.Records)
 	l.bytes.set(limits.Bytes)
 }
@@ -154,6 +158,9 @@ func (l *limiter) try(now float64, part *bucket, want, size int) (grant, time.Du
 
 // settle books what was really taken under a grant.
 func (l *limiter) settle(now float64, part *bucket, g grant, records, bytes int) {
+	if g.free {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.records.take(now, float64(records-g.records))
@@ -176,6 +183,9 @@ func (l *limiter) heldBy() string {
 // acquire waits for a grant. slow is called before a wait that is worth
 // stopping the fetches for.
 func (l *limiter) acquire(ctx context.Context, part *bucket, want, size int, slow func()) (grant, error) {
+	if l.free.Load() {
+		return grant{records: want, bytes: math.Inf(1), free: true}, nil
+	}
 	for {
 		g, wait := l.try(l.now(), part, want, size)
 		if wait == 0 {

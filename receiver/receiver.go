@@ -127,12 +127,11 @@ func (r *Receiver) connected(ctx context.Context) error {
 	client, err := sarama.NewClient(r.cfg.Brokers, r.cfg.sarama(0, dial, nil))
 	if err != nil {
 		if ctx.Err() == nil {
-			r.problem(problemKafka, fmt.Sprintf("no broker of %v can be reached: %v", r.cfg.Brokers, err))
+			r.unreachable(err)
 		}
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	r.problem(problemKafka, "")
 	k := &kafka{client: client, group: r.cfg.Group}
 	r.setKafka(k)
 	defer r.setKafka(nil)
@@ -215,13 +214,20 @@ func (r *Receiver) prepared(ctx context.Context, k *kafka) (*plan, error) {
 		case errors.Is(err, record.ErrLeadLost):
 			return nil, err
 		case err != nil:
-			r.problem(problemPrepare, err.Error())
+			var nobody *unreachableError
+			if errors.As(err, &nobody) {
+				r.unreachable(nobody)
+			} else {
+				r.problem(problemPrepare, err.Error())
+			}
 			err = sleep(ctx, backoff(attempt))
 		case len(p.topics) == 0:
+			r.problem(problemKafka, "")
 			r.problem(problemPrepare, "")
 			attempt = 0
 			err = r.waitKick(ctx, r.cfg.MetadataRefresh)
 		default:
+			r.problem(problemKafka, "")
 			r.problem(problemPrepare, "")
 			return p, nil
 		}

@@ -48,8 +48,10 @@ func (g *gathering) added(c *claim, bytes int, first bool, full int) {
 	}
 }
 
-// room waits until fewer than limit bytes are gathered.
-func (g *gathering) room(ctx context.Context, limit int) error {
+// room waits until fewer than limit bytes are gathered. slow is called when
+// that takes long.
+func (g *gathering) room(ctx context.Context, limit int, slow func()) error {
+	var late <-chan time.Time
 	for {
 		g.mu.Lock()
 		ok, space := g.pending < limit, g.space
@@ -57,8 +59,13 @@ func (g *gathering) room(ctx context.Context, limit int) error {
 		if ok {
 			return nil
 		}
+		if late == nil {
+			late = time.After(slowWait)
+		}
 		select {
 		case <-space:
+		case <-late:
+			slow()
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -210,7 +210,7 @@ type pauseBits uint8
 
 const (
 	pauseHeld pauseBits = 1 << iota // the log holds the intake
-	pauseRate                       // it waits long for its rate
+	pauseSlow                       // it waits long: for its rate, or for the log
 )
 
 // pause sets or clears one reason.

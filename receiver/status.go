@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -145,6 +146,11 @@ func (r *Receiver) problem(kind, text string) {
 	default:
 		r.logger.Warn("intake problem", "kind", kind, "problem", text)
 	}
+}
+
+// unreachable notes that no broker answers.
+func (r *Receiver) unreachable(err error) {
+	r.problem(problemKafka, fmt.Sprintf("no broker of %v answers: %v", r.cfg.Brokers, err))
 }
 
 // note keeps something for the operator to see.

@@ -35,7 +35,7 @@ func (r *Receiver) watch(ctx context.Context, k *kafka) {
 			return
 		}
 		if err != nil {
-			r.problem(problemKafka, "no broker answers: "+err.Error())
+			r.unreachable(err)
 			continue
 		}
 		r.problem(problemKafka, "")
