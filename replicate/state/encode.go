@@ -11,9 +11,12 @@ const (
 	// MaxReason is the longest reason of a refusal that is kept, in bytes; a
 	// longer one is clipped.
 	MaxReason = 1024
-	// MaxKey, MaxValue and MaxValues bound the administrative values: bytes of
-	// a key, bytes of a value, and how many there are.
-	MaxKey, MaxValue, MaxValues = 256, 64 << 10, 1024
+	// MaxKey bounds the name of an administrative value, in bytes.
+	MaxKey = 256
+	// MaxValue bounds an administrative value, in bytes.
+	MaxValue = 64 << 10
+	// MaxValues bounds how many administrative values there are.
+	MaxValues = 1024
 )
 
 // The first byte of each entry that is not a block or a part.

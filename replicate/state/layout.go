@@ -137,9 +137,12 @@ func (r ParkedRef) Block(fetch Fetch) ([]byte, error) {
 		switch {
 		case r.Copied:
 			e, err := Decode(entry)
+			if err != nil {
+				return nil, fmt.Errorf("%w: entry %d: %w", ErrLayout, i, err)
+			}
 			c, ok := e.(Copy)
-			if err != nil || !ok || c.ID != r.ID || int(c.Part) != n || int(c.Parts) != len(r.Indexes) {
-				return nil, fmt.Errorf("%w: entry %d is no copy of parked record %d: %v", ErrLayout, i, r.ID, err)
+			if !ok || c.ID != r.ID || int(c.Part) != n || int(c.Parts) != len(r.Indexes) {
+				return nil, fmt.Errorf("%w: entry %d is not part %d of %d of a copy of parked record %d", ErrLayout, i, n, len(r.Indexes), r.ID)
 			}
 			if copies = append(copies, c.Data...); !last {
 				continue
@@ -152,8 +155,11 @@ func (r ParkedRef) Block(fetch Fetch) ([]byte, error) {
 			return entry, nil
 		case entry[0] == record.TagPart:
 			block, done, err := joiner.Add(entry)
-			if err != nil || done != last {
-				return nil, fmt.Errorf("%w: entry %d is not part %d of a parked record's block: %w", ErrLayout, i, n, err)
+			if err != nil {
+				return nil, fmt.Errorf("%w: entry %d: %w", ErrLayout, i, err)
+			}
+			if done != last {
+				return nil, fmt.Errorf("%w: entries %d are not the parts of one block", ErrLayout, r.Indexes)
 			}
 			if done {
 				return slices.Clip(block), nil

@@ -72,7 +72,8 @@ func (x *machine) send(rt *rapid.T, p *proposal) {
 		rt.Fatalf("outcomes differ: %v and %v", out, twin)
 	}
 	_, isCut := p.entry.(Cut)
-	if out.Err != nil && !errors.Is(out.Err, record.ErrRefused) && !(isCut && errors.Is(out.Err, record.ErrNothingToCut)) {
+	expected := out.Err == nil || errors.Is(out.Err, record.ErrRefused) || isCut && errors.Is(out.Err, record.ErrNothingToCut)
+	if !expected {
 		rt.Fatalf("outcome %v", out.Err)
 	}
 	if accepted := x.m.apply(x.log.index, p); accepted != (out.Err == nil) {

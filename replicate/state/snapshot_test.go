@@ -116,7 +116,8 @@ func TestSnapshotThatIsNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var format *FormatError
 			_, err := Unmarshal(tc.data)
-			if err == nil || !strings.Contains(err.Error(), tc.words) || !(errors.As(err, &format) || errors.Is(err, ErrVersion)) {
+			typed := errors.As(err, &format) || errors.Is(err, ErrVersion)
+			if !typed || !strings.Contains(err.Error(), tc.words) {
 				t.Errorf("error %v, want %q", err, tc.words)
 			}
 		})
