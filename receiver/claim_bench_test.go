@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -58,7 +59,9 @@ func BenchmarkClaim(b *testing.B) {
 		n++
 	}
 	close(msgs)
-	<-done
+	if err := <-done; !errors.Is(err, errClaimEnded) {
+		b.Fatal(err)
+	}
 	cancel()
 	s.workers.Wait()
 }
