@@ -167,3 +167,41 @@ func (tr *truth) update() {
 		})
 	}
 }
+
+// emptyGroup makes the group's members leave it, as their session would by ending.
+func (b *broker) emptyGroup(group string) {
+	b.t.Helper()
+	described, err := b.admin.DescribeGroups(b.t.Context(), group)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, member := range described[group].Members {
+		leave := kadm.LeaveGroup(group).Reason("test")
+		if member.InstanceID != nil {
+			leave = leave.InstanceIDs(*member.InstanceID)
+		}
+		if _, err := b.admin.LeaveGroup(b.t.Context(), leave); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	await(b.t, "the group to be empty", 30*time.Second, func() bool {
+		described, err := b.admin.DescribeGroups(b.t.Context(), group)
+		return err == nil && len(described[group].Members) == 0
+	})
+}
+
+// moveCommitted moves the committed offsets of a group without members.
+func (b *broker) moveCommitted(group string, by int64) {
+	b.t.Helper()
+	offsets := kadm.Offsets{}
+	for p, at := range b.committed(group) {
+		offsets.Add(kadm.Offset{Topic: p.topic, Partition: p.partition, At: max(0, at+by), LeaderEpoch: -1})
+	}
+	responses, err := b.admin.CommitOffsets(b.t.Context(), group, offsets)
+	if err == nil {
+		err = responses.Error()
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}

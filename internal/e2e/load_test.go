@@ -28,6 +28,7 @@ type producer struct {
 	random  *rand.Rand
 	clients []*kgo.Client // one per codec
 	tx      *kgo.Client   // made at the first transaction
+	sent    int
 
 	mu     sync.Mutex
 	acked  ledger
@@ -59,9 +60,10 @@ func (p *producer) client(options ...kgo.Opt) *kgo.Client {
 // when all are acknowledged.
 func (p *producer) send(ctx context.Context, n int, makeRecord func(*rand.Rand) *kgo.Record) {
 	p.t.Helper()
-	const burst = 50 // records in a row by one codec
-	for i := range n {
-		p.clients[i/burst%len(p.clients)].Produce(ctx, makeRecord(p.random), p.ack)
+	const burst = 20 // records in a row by one codec
+	for range n {
+		p.sent++
+		p.clients[p.sent/burst%len(p.clients)].Produce(ctx, makeRecord(p.random), p.ack)
 	}
 	p.flush(ctx)
 }
