@@ -306,3 +306,37 @@ func TestLayoutThatTheLogContradicts(t *testing.T) {
 		t.Errorf("the error of fetch came back as %v", err)
 	}
 }
+
+func TestParkedReferenceThatTheLogContradicts(t *testing.T) {
+	l := newLog(t)
+	parts := large(t, from("t", 0, 100, 1))
+	whole := l.ok(small(t, from("u", 0, 0, 1)))
+	var at []uint64
+	for _, p := range parts {
+		at = append(at, l.ok(p))
+	}
+	copies := Copies(1, []byte("a block"))
+	l.entries[50], l.entries[51] = copies[0], Encode(Copy{ID: 1, Parts: 1, Checksum: 1, Data: []byte("a block")})
+	l.entries[52] = []byte{tagCopy, 9}
+	for name, ref := range map[string]ParkedRef{
+		"no entries":              {},
+		"an entry that is not":    {Indexes: []uint64{40}},
+		"another kind":            {Indexes: []uint64{1}},
+		"a part short":            {Indexes: at[:2]},
+		"a part too many":         {Indexes: append(slices.Clone(at), at[0])},
+		"parts in another order":  {Indexes: []uint64{at[1], at[0], at[2]}},
+		"a block among parts":     {Indexes: []uint64{whole, at[0]}},
+		"no copy":                 {Copied: true, Indexes: []uint64{whole}},
+		"copy of another":         {Copied: true, Indexes: []uint64{50}, Parked: record.Parked{ID: 2}},
+		"copy by a wrong part":    {Copied: true, Indexes: []uint64{50, 50}, Parked: record.Parked{ID: 1}},
+		"copy of other bytes":     {Copied: true, Indexes: []uint64{51}, Parked: record.Parked{ID: 1}},
+		"copy of another version": {Copied: true, Indexes: []uint64{52}, Parked: record.Parked{ID: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fetch := func(index uint64) ([]byte, error) { return l.entries[index], nil }
+			if b, err := ref.Block(fetch); !errors.Is(err, ErrLayout) {
+				t.Errorf("%d bytes, error %v", len(b), err)
+			}
+		})
+	}
+}

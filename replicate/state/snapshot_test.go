@@ -136,6 +136,24 @@ func TestSnapshotThatIsNone(t *testing.T) {
 	}
 }
 
+// TestSnapshotInAnotherForm: what says the same in other bytes is no snapshot.
+func TestSnapshotInAnotherForm(t *testing.T) {
+	l := newLog(t)
+	l.ok(Set{"a", "x"})
+	l.ok(Set{"b", "y"})
+	good := l.s.Marshal(nil)
+	body := bytes.Clone(good[:len(good)-4])
+	swapped := bytes.Replace(body, []byte("\x01a\x01x\x01b\x01y"), []byte("\x01b\x01y\x01a\x01x"), 1)
+	if bytes.Equal(swapped, body) {
+		t.Fatal("the values are not where they were")
+	}
+	_, err := Unmarshal(binary.LittleEndian.AppendUint32(swapped, castagnoli(swapped)))
+	var format *FormatError
+	if !errors.As(err, &format) || format.What != "snapshot is not in its one form" || format.Offset == 0 {
+		t.Errorf("error %v", err)
+	}
+}
+
 // TestLengthsAllocateLittle: a length field makes nothing allocate more than
 // the bytes that are there warrant.
 func TestLengthsAllocateLittle(t *testing.T) {
