@@ -10,6 +10,9 @@ import (
 const (
 	// houseInterval is how often the size of the log is looked at without a kick.
 	houseInterval = 500 * time.Millisecond
+	// pressedSnapshotBytes is how much the log may keep from shrinking, for want of
+	// a snapshot, while room runs short.
+	pressedSnapshotBytes = 1 << 20
 	// snapshotRetry is how long a failed snapshot is not tried again.
 	snapshotRetry = 10 * time.Second
 )
@@ -47,7 +50,7 @@ func (l *Lane) snapshotDue() bool {
 	}
 	// Without room the log must shrink to the newest snapshot below the floor, and no
 	// block comes in that would make a snapshot due.
-	return l.space.pressed() && bytes >= l.cfg.SnapshotBytes/16
+	return bytes >= min(l.cfg.SnapshotBytes/16, pressedSnapshotBytes) && l.space.pressed()
 }
 
 func (l *Lane) snapshot() error {

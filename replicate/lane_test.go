@@ -133,6 +133,9 @@ func TestSnapshotsByBytes(t *testing.T) {
 	l.mustAppend(seal(t, "a", 0, 1, 9_000))
 	l.mustAppend(seal(t, "a", 1, 1, 9_000))
 	l.eventually("a snapshot", func() bool { _, ok := l.snapshots.newest(); return ok })
+	if newest, _ := l.snapshots.newest(); !newest.takenHere {
+		t.Error("the snapshot does not say that it was taken here")
+	}
 	l.eventually("counting anew", func() bool { return l.machine.bytes.Load() < 10_000 })
 }
 

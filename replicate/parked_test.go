@@ -67,6 +67,9 @@ func TestParkedRecordsAreBounded(t *testing.T) {
 	if err := l.term.Refuse(t.Context(), "files", n, false, []record.Refusal{refusal(2)}); !errors.Is(err, ErrParkedFull) {
 		t.Errorf("parking beyond the bound gave %v", err)
 	}
+	if err := l.term.Refuse(t.Context(), "files", n, false, []record.Refusal{refusal(1)}); err != nil {
+		t.Errorf("parking again what is parked gave %v", err)
+	}
 	if err := l.term.Refuse(t.Context(), "files", n, true, []record.Refusal{refusal(2)}); err != nil {
 		t.Errorf("dropping gave %v", err)
 	}

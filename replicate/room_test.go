@@ -122,6 +122,65 @@ func TestIntakeIsHeldBelowMinFree(t *testing.T) {
 	}
 	free.Store(1 << 20)
 	l.mustAppend(seal(t, "a", 1, 1, 10))
+	free.Store(0)
+	l.awaitHeld(HeldMinFree)
+	l.stop()
+	if reason, _ := l.space.state(); reason != "" {
+		t.Errorf("held by %q although this node does not lead", reason)
+	}
+}
+
+// TestDrainedLogGivesTheDiskBack: with less in the log than a snapshot is
+// usually taken after, it shrinks all the same when room is short.
+func TestDrainedLogGivesTheDiskBack(t *testing.T) {
+	store := newMemStore()
+	cfg := testConfig(t, t.TempDir(), store)
+	cfg.Free = func() (uint64, error) { return uint64(max(10<<20-store.Bytes(), 0)), nil }
+	cfg.MinFree = 5 << 20
+	l := start(t, cfg)
+	l.bases("a")
+	l.addSink("files")
+	next := int64(0)
+	for reason := ""; reason == ""; reason, _ = l.term.Held() {
+		l.mustAppend(seal(t, "a", next, 1, 500_000))
+		next++
+		l.space.measure()
+	}
+	l.done("files", l.cut())
+	l.mustAppend(seal(t, "a", next, 1, 500_000)) // waits until intake is resumed
+}
+
+// TestIntakeIsHeldWhenAReleaseFails: what should make room cannot, so it is not counted on.
+func TestIntakeIsHeldWhenAReleaseFails(t *testing.T) {
+	store := newMemStore()
+	cfg := testConfig(t, t.TempDir(), store)
+	cfg.MaxBatches = 5
+	l := start(t, cfg)
+	l.bases("a")
+	l.addSink("files")
+	for i := range int64(6) {
+		if i == 1 { // the bytes of a parked record are damaged: its batch cannot go
+			if err := l.term.Refuse(t.Context(), "files", 1, false, []record.Refusal{refusal(0)}); err != nil {
+				t.Fatal(err)
+			}
+			ref := l.Parked()[0]
+			store.mu.Lock()
+			store.entries[ref.Indexes[0]-store.first].Data = nil
+			store.mu.Unlock()
+		}
+		l.mustAppend(seal(t, "a", i, 1, 10))
+		l.cut()
+		if i > 0 {
+			l.done("files", uint64(i))
+		}
+		if i == 4 {
+			l.awaitHeld(HeldMaxBatches)
+			break
+		}
+	}
+	if got := l.FirstSeq(); got != 1 {
+		t.Errorf("batch %d is the first", got)
+	}
 }
 
 func TestIntakeIsHeldByTooManyBatches(t *testing.T) {
@@ -192,4 +251,33 @@ func TestReleasedLogShrinksToASnapshot(t *testing.T) {
 		n := len(l.snapshots.list)
 		return keep > 50 && first == keep && l.snapshots.list[n-1].meta.Index == keep
 	})
+}
+
+// TestFastBlocksDoNotOutrunTheLimit: between two looks at the log no more than
+// measureEvery comes in, however fast.
+func TestFastBlocksDoNotOutrunTheLimit(t *testing.T) {
+	const maxBytes = 8 << 20
+	store := newMemStore()
+	cfg := testConfig(t, t.TempDir(), store)
+	cfg.MaxBytes = maxBytes
+	l := start(t, cfg)
+	l.bases("a")
+	for i := range int64(64) {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		err := l.term.Append(ctx, seal(t, "a", i, 1, 900_000), func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if size := store.Bytes(); size > maxBytes+measureEvery+defaultInFlightBytes+1<<20 {
+		t.Errorf("the log has %d bytes", size)
+	}
 }
