@@ -7,7 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"forebay/batcher"
@@ -15,7 +16,6 @@ import (
 	"forebay/internal/record"
 	"forebay/receiver"
 	"forebay/replicate"
-	"forebay/sinks"
 )
 
 // lead is one term: what receives, cuts and delivers while this node leads.
@@ -23,15 +23,19 @@ type lead struct {
 	term     *replicate.Term
 	receiver *receiver.Receiver
 	batcher  *batcher.Batcher
+	// joined tells that the receiver has been seen in its group.
+	joined atomic.Bool
 }
 
 // leadUntil runs the lane's terms until ctx ends, gracefully, or the node fails.
+// All of them have ended when it returns, unless the error is abandoned.
 func (n *Node) leadUntil(ctx context.Context, l *replicate.Lane) error {
 	// Terms outlive ctx: a graceful stop settles and delivers within them.
 	terms, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var running sync.WaitGroup
-	running.Go(func() {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
 		err := l.Lead(terms, func(termCtx context.Context, t *replicate.Term) {
 			if err := n.runTerm(ctx, termCtx, l, t); err != nil && termCtx.Err() == nil {
 				n.fail(err)
@@ -43,30 +47,66 @@ func (n *Node) leadUntil(ctx context.Context, l *replicate.Lane) error {
 		if err != nil && terms.Err() == nil {
 			n.fail(err)
 		}
-	})
+	}()
 	var failed error
 	select {
-	case <-ctx.Done():
-		n.logger.Info("stopping", "within", time.Duration(n.config.Node.StopTimeout).String())
-		stopped := make(chan struct{})
-		go func() { running.Wait(); close(stopped) }()
-		n.mu.Lock()
-		leading := n.lead != nil
-		n.mu.Unlock()
-		if !leading {
-			end()
-		}
-		select {
-		case <-stopped:
-		case failed = <-n.fatal:
-		case <-time.After(time.Duration(n.config.Node.StopTimeout)):
-			n.logger.Warn("the graceful stop took too long; what was not delivered stays in the log")
-		}
 	case failed = <-n.fatal:
+	case <-ctx.Done():
+		failed = n.stopLeading(ended, end)
 	}
 	end()
-	running.Wait()
-	return failed
+	grace := time.NewTimer(n.machine.endGrace)
+	defer grace.Stop()
+	select {
+	case <-ended:
+		return failed
+	case <-grace.C:
+	}
+	if failed == nil {
+		failed = fmt.Errorf("not all has ended within node.stopTimeout (%s): %s; what is not delivered stays in the log",
+			time.Duration(n.config.Node.StopTimeout), n.hanging())
+	}
+	return abandoned{failed}
+}
+
+// stopLeading lets the term at hand end by itself, for as long as a graceful
+// stop may take. It returns early with the reason when the node fails meanwhile.
+func (n *Node) stopLeading(ended <-chan struct{}, end context.CancelFunc) error {
+	limit := time.Duration(n.config.Node.StopTimeout)
+	n.logger.Info("stopping", "within", limit)
+	n.mu.Lock()
+	n.stopping = true
+	leading := n.lead != nil
+	n.mu.Unlock()
+	// A term that is only being built ends at once; one that begins now does so too, in runTerm.
+	if !leading {
+		end()
+	}
+	patience := time.NewTimer(limit)
+	defer patience.Stop()
+	select {
+	case <-ended:
+	case err := <-n.fatal:
+		return err
+	case <-patience.C:
+	}
+	return nil
+}
+
+// hanging says what does not end.
+func (n *Node) hanging() string {
+	var busy []string
+	if _, lead := n.view(); lead != nil {
+		for _, s := range lead.batcher.Status() {
+			if s.State == batcher.StateDelivering {
+				busy = append(busy, s.Name)
+			}
+		}
+	}
+	if len(busy) == 0 {
+		return "the log or the receiver does not return"
+	}
+	return "no answer from sink " + strings.Join(busy, ", ")
 }
 
 // runTerm receives, cuts and delivers until the term ends, or stop does: then
@@ -92,23 +132,15 @@ func (n *Node) runTerm(stop, term context.Context, l *replicate.Lane, t *replica
 	var failure error
 	select {
 	case <-stop.Done():
-		// Intake first: what it has appended is settled and committed to Kafka.
+		// Both at once: settling what was appended needs no delivery, nor the other way round.
 		endIntake()
-		<-received
-		drain, cancel := context.WithTimeout(term, time.Duration(n.config.Node.StopTimeout)/2)
-		defer cancel()
-		if err := current.batcher.Drain(drain); err != nil {
-			n.logger.Warn("stopped before all that was under way was delivered; it stays in the log", "error", err)
-		}
-		endWork()
-		<-delivered
-		return nil
+		n.drain(term, current.batcher)
 	case <-term.Done():
 	case err := <-received:
-		failure = unlessOver(term, "receiving", err)
+		failure = byItself(term, "receiving", err)
 		received <- err
 	case err := <-delivered:
-		failure = unlessOver(term, "delivering", err)
+		failure = byItself(term, "delivering", err)
 		delivered <- err
 	}
 	endIntake()
@@ -118,10 +150,36 @@ func (n *Node) runTerm(stop, term context.Context, l *replicate.Lane, t *replica
 	return failure
 }
 
-// unlessOver gives the error of a part that ended by itself while its term goes on.
-func unlessOver(term context.Context, doing string, err error) error {
-	if err == nil || term.Err() != nil || errors.Is(err, record.ErrLeadLost) {
+// drain waits for the deliveries under way, for two thirds of a stop: the rest
+// is for those that have to be broken off.
+func (n *Node) drain(term context.Context, b *batcher.Batcher) {
+	ctx, cancel := context.WithTimeout(term, time.Duration(n.config.Node.StopTimeout)*2/3)
+	defer cancel()
+	if err := b.Drain(ctx); err != nil && term.Err() == nil {
+		n.logger.Warn("stopped before all that was under way was delivered; it stays in the log", "error", err)
+	}
+}
+
+// leadLostGrace is how long a term may last once a part of it was told that it is over.
+const leadLostGrace = 5 * time.Second
+
+// byItself is the failure of a part that ended although nobody told it to: the
+// term must not go on without it.
+func byItself(term context.Context, doing string, err error) error {
+	if errors.Is(err, record.ErrLeadLost) {
+		// The term hears of it too, but perhaps a moment later.
+		grace := time.NewTimer(leadLostGrace)
+		defer grace.Stop()
+		select {
+		case <-term.Done():
+		case <-grace.C:
+		}
+	}
+	switch {
+	case term.Err() != nil:
 		return nil
+	case err == nil:
+		return fmt.Errorf("%s ended although nobody told it to: please report this", doing)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
@@ -136,6 +194,8 @@ func (n *Node) setLead(l *lead) {
 func (n *Node) newLead(ctx context.Context, l *replicate.Lane, t *replicate.Term) (*lead, error) {
 	identity, _ := l.Identity()
 	destinations := &destinations{node: n, lane: l, term: t, logID: identity.LogID.String()}
+	n.at("the destinations of the sinks are being looked at")
+	defer n.at("")
 	configured, err := destinations.claim(ctx)
 	if err != nil {
 		return nil, err
@@ -210,82 +270,4 @@ func clientTLS(c *config.ClientTLS) (*tls.Config, error) {
 		settings.Certificates = []tls.Certificate{pair}
 	}
 	return settings, nil
-}
-
-// destinations joins the configured sinks with the cursors of the log.
-type destinations struct {
-	node  *Node
-	lane  *replicate.Lane
-	term  *replicate.Term
-	logID string
-}
-
-// claim makes every configured sink, gives new ones a cursor, and refuses what
-// must not start: an exactly-once sink that points elsewhere than before, or a
-// destination that belongs to somebody else.
-func (d *destinations) claim(ctx context.Context) ([]batcher.SinkConfig, error) {
-	var configured []batcher.SinkConfig
-	for name, c := range d.node.config.Sinks {
-		sink, err := newSink(name, c, d.node.stdout, d.node.logger)
-		if err != nil {
-			return nil, errDestination(name, err)
-		}
-		if err := d.cursor(ctx, name, c, sink.Destination()); err != nil {
-			return nil, errDestination(name, err)
-		}
-		open := func(ctx context.Context, next record.BatchID) error { return sink.Open(ctx, d.identity(name, next)) }
-		configured = append(configured, batcher.SinkConfig{
-			Name: name, Topics: c.Topics, Guarantee: batcher.Guarantee(c.Delivery), Refused: batcher.Policy(c.Refused),
-			Timeout: time.Duration(c.Timeout), Backoff: batcher.Backoff{Initial: time.Duration(c.Backoff.Initial), Max: time.Duration(c.Backoff.Max)},
-			Sink: sink, Open: open, Close: sink.Close,
-		})
-	}
-	return configured, d.look(ctx, configured)
-}
-
-// cursor adds a sink that the log does not know.
-func (d *destinations) cursor(ctx context.Context, name string, c config.Sink, destination string) error {
-	known, ok := d.lane.Sink(name)
-	switch {
-	case !ok:
-		return d.term.AddSink(ctx, name, destination, c.StartFrom == "newest")
-	case c.Delivery == "exactly-once" && known.Destination != destination:
-		return fmt.Errorf("its destination was %s and is now %s: batches that the old one has would be missing in the new one. "+
-			"Give the new destination a new sink name (the old sink keeps its place in the log until `forebay sinks remove`), or set the old destination again",
-			known.Destination, destination)
-	}
-	return nil
-}
-
-func (d *destinations) identity(name string, next record.BatchID) sinks.Identity {
-	return sinks.Identity{
-		Gateway: d.node.config.Node.Gateway, LogID: d.logID, Sink: name, Node: d.node.config.Node.ID,
-		Lane: next.Lane, Term: d.term.Number(), Next: next,
-	}
-}
-
-// look opens every destination once before the first term of this process, all at
-// the same time, and stops the start where one belongs to somebody else. Whatever
-// else is wrong with one is left to its deliveries: a dead sink holds nobody back.
-func (d *destinations) look(ctx context.Context, configured []batcher.SinkConfig) error {
-	if d.node.open {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	errs := make([]error, len(configured))
-	var looking sync.WaitGroup
-	for i, c := range configured {
-		looking.Go(func() {
-			state, _ := d.lane.Sink(c.Name)
-			err := c.Open(ctx, record.BatchID{Seq: state.Cursor})
-			_ = c.Close()
-			if errors.Is(err, sinks.ErrForeign) || errors.Is(err, sinks.ErrAhead) {
-				errs[i] = errDestination(c.Name, err)
-			}
-		})
-	}
-	looking.Wait()
-	d.node.open = true
-	return errors.Join(errs...)
 }

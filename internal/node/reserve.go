@@ -13,40 +13,44 @@ import (
 // space back. Without it a full disk would be a loop of failing starts.
 const reserveBytes = 16 << 20
 
-// reserve keeps the file "reserve" in the data directory. When the disk has less
-// than that to give, the file is removed, and made again at a later start or
-// check when there is room.
-type reserve struct{ path string }
+// reserve keeps the file "reserve" in the data directory. A start that finds
+// less than that on the disk removes the file; a later one with room makes it again.
+type reserve struct {
+	path string
+	free func(path string) (int64, error)
+}
 
-func newReserve(dataDir string) *reserve { return &reserve{filepath.Join(dataDir, "reserve")} }
+func newReserve(dataDir string, free func(string) (int64, error)) *reserve {
+	return &reserve{filepath.Join(dataDir, "reserve"), free}
+}
 
 // take makes the file if there is room for twice its size, so that making it
-// does not bring about what it is there for.
-func (r *reserve) take() error {
+// does not bring about what it is there for. It tells whether the file is there.
+func (r *reserve) take() (bool, error) {
 	if info, err := os.Stat(r.path); err == nil && info.Size() == reserveBytes {
-		return nil
+		return true, nil
 	}
-	free, err := freeBytes(filepath.Dir(r.path))
+	free, err := r.free(filepath.Dir(r.path))
 	if err != nil || free < 2*reserveBytes {
-		return err
+		return false, err
 	}
 	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
-		return err
+		return false, err
 	}
 	err = syscall.Fallocate(int(f.Fd()), 0, 0, reserveBytes)
 	if errors.Is(err, syscall.EOPNOTSUPP) {
 		err = fill(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("reserving disk space: %w", err), os.Remove(r.path))
+		return false, errors.Join(fmt.Errorf("reserving disk space: %w", err), os.Remove(r.path))
 	}
-	return nil
+	return true, nil
 }
 
 // give removes the file when the disk has less than its size left.
 func (r *reserve) give() (given bool, err error) {
-	free, err := freeBytes(filepath.Dir(r.path))
+	free, err := r.free(filepath.Dir(r.path))
 	if err != nil || free >= reserveBytes {
 		return false, err
 	}
@@ -57,6 +61,7 @@ func (r *reserve) give() (given bool, err error) {
 	return err == nil, err
 }
 
+// fill writes the file where the file system cannot allocate it unwritten.
 func fill(f *os.File) error {
 	zeros := make([]byte, 1<<20)
 	for range reserveBytes / len(zeros) {

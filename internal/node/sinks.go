@@ -2,13 +2,11 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"forebay/internal/config"
 	"forebay/sinks"
@@ -89,12 +87,4 @@ func checkSink(name string, c config.Sink, destinations map[string]string, repor
 		report(key+"."+c.Kind(), "writes to the same place as sinks.%s (%s): give each sink a destination of its own", other, sink.Destination())
 	}
 	destinations[sink.Destination()] = name
-}
-
-// openTimeout bounds the look at each destination before the first term.
-const openTimeout = 10 * time.Second
-
-// errDestination prefixes what stops a start: see checkDestinations.
-func errDestination(name string, err error) error {
-	return fmt.Errorf("sink %s: %w", name, err)
 }

@@ -24,15 +24,39 @@ func (n *Node) view() (*replicate.Lane, *lead) {
 
 // Ready lists what keeps the node from being ready.
 func (n *Node) Ready() []string {
-	lane, lead := n.view()
+	n.mu.Lock()
+	stage, stopping, lead := n.stage, n.stopping, n.lead
+	n.mu.Unlock()
 	switch {
-	case lane == nil:
-		return []string{"the log is being opened"}
+	case stopping:
+		return []string{"the node is stopping"}
+	case lead == nil && stage != "":
+		return []string{stage}
 	case lead == nil:
 		return []string{"lane 0 has no leader yet"}
 	}
-	if problem := lead.receiver.Status().Problem; problem != "" {
-		return []string{problem}
+	return lead.ready(lead.receiver.Status())
+}
+
+// ready tells what keeps a leader from receiving. A rebalance is no reason: who
+// was a member once in this term will be one again.
+func (l *lead) ready(s receiver.Status) []string {
+	if s.Joined {
+		l.joined.Store(true)
+	}
+	out := 0
+	for _, p := range s.Partitions {
+		if p.State == receiver.StateOutOfRange {
+			out++
+		}
+	}
+	switch {
+	case s.Problem != "":
+		return []string{s.Problem}
+	case out > 0 && out == len(s.Partitions):
+		return []string{"Kafka has no partition's next offset any more, so all of them wait: see `forebay gaps list`"}
+	case !l.joined.Load():
+		return []string{"the consumer group is being joined"}
 	}
 	return nil
 }
@@ -48,8 +72,9 @@ func (n *Node) Status() admin.Status {
 	if lane == nil {
 		return s
 	}
-	identity, _ := lane.Identity()
-	s.LogID = identity.LogID.String()
+	if identity, formed := lane.Identity(); formed {
+		s.LogID = identity.LogID.String()
+	}
 	s.Lanes = append(s.Lanes, n.laneStatus(lane, lead))
 	return s
 }
@@ -184,78 +209,6 @@ func (n *Node) batch(l *replicate.Lane, lead *lead, info record.BatchInfo) admin
 	return b
 }
 
-// laneOf gives a lane that this node hosts.
-func (n *Node) laneOf(k uint32) (*replicate.Lane, *lead, error) {
-	lane, lead := n.view()
-	switch {
-	case lane == nil:
-		return nil, nil, fmt.Errorf("%w: the log is still being opened", admin.ErrNotLeader)
-	case k != 0:
-		return nil, nil, fmt.Errorf("%w: there is no lane %d", admin.ErrNotFound, k)
-	}
-	return lane, lead, nil
-}
-
-// leading gives the lane's term, for what only a leader may do.
-func (n *Node) leading(k uint32) (*replicate.Lane, *lead, error) {
-	lane, lead, err := n.laneOf(k)
-	if err == nil && lead == nil {
-		err = fmt.Errorf("%w: this node does not lead lane %d at the moment", admin.ErrNotLeader, k)
-	}
-	return lane, lead, err
-}
-
-// PauseSink pauses or resumes a sink.
-func (n *Node) PauseSink(ctx context.Context, name string, paused bool) error {
-	lane, lead, err := n.leading(0)
-	if err != nil {
-		return err
-	}
-	if _, ok := lane.Sink(name); !ok {
-		return n.unknownSink(lane, name)
-	}
-	if err := lead.term.PauseSink(ctx, name, paused); err != nil {
-		return err
-	}
-	n.logger.Info("sink paused or resumed by an operator", "sink", name, "paused", paused)
-	if _, configured := n.config.Sinks[name]; !paused && configured {
-		return lead.batcher.Resume(name)
-	}
-	return nil
-}
-
-func (n *Node) unknownSink(lane *replicate.Lane, name string) error {
-	var known []string
-	for _, s := range lane.Sinks() {
-		known = append(known, s.Name)
-	}
-	return fmt.Errorf("%w: there is no sink %q; the log knows %v", admin.ErrNotFound, name, known)
-}
-
-// RemoveSink forgets a sink.
-func (n *Node) RemoveSink(ctx context.Context, name string, from record.BatchID) error {
-	lane, lead, err := n.leading(from.Lane)
-	if err != nil {
-		return err
-	}
-	state, ok := lane.Sink(name)
-	if !ok {
-		return n.unknownSink(lane, name)
-	}
-	if _, configured := n.config.Sinks[name]; configured {
-		return fmt.Errorf("%w: sink %q is configured: take it out of the configuration and restart, then remove it", admin.ErrConflict, name)
-	}
-	if state.Cursor != from.Seq {
-		return fmt.Errorf("%w: sink %q stands at batch %s, not at %s: it would give up other batches than you looked at",
-			admin.ErrConflict, name, record.BatchID{Lane: from.Lane, Seq: state.Cursor}, from)
-	}
-	if err := lead.term.RemoveSink(ctx, name, from.Seq); err != nil {
-		return err
-	}
-	n.logger.Warn("sink removed by an operator", "sink", name, "gives_up_from", from.String())
-	return nil
-}
-
 // Parked lists the parked records.
 func (n *Node) Parked() []admin.Parked {
 	list := []admin.Parked{}
@@ -288,28 +241,17 @@ func (n *Node) ParkedRecord(ctx context.Context, lane uint32, id uint64) (record
 	return *found, nil
 }
 
-// DiscardParked forgets parked records.
-func (n *Node) DiscardParked(ctx context.Context, lane uint32, ids []uint64) error {
-	l, lead, err := n.leading(lane)
-	if err != nil {
-		return err
+// gapReason is the word for why offsets were passed.
+func gapReason(r record.AdvanceReason) string {
+	switch r {
+	case record.AdvanceExpired:
+		return "expired"
+	case record.AdvanceTruncated:
+		return "truncated"
+	case record.AdvanceSkipped:
+		return "skipped"
 	}
-	for _, id := range ids {
-		if _, ok := l.ParkedRecord(id); !ok {
-			return fmt.Errorf("%w: no parked record has the ID %d; nothing was discarded", admin.ErrNotFound, id)
-		}
-	}
-	if err := lead.term.Discard(ctx, ids); err != nil {
-		return err
-	}
-	n.logger.Warn("parked records discarded by an operator", "records", len(ids))
-	return nil
-}
-
-var gapReasons = map[record.AdvanceReason]string{
-	record.AdvanceExpired:   "expired",
-	record.AdvanceTruncated: "truncated",
-	record.AdvanceSkipped:   "skipped",
+	return "unknown"
 }
 
 // Gaps lists recorded gaps, and partitions that wait because theirs is not passed yet.
@@ -321,7 +263,7 @@ func (n *Node) Gaps() []admin.Gap {
 	}
 	for _, g := range lane.Gaps() {
 		at := millis(g.At)
-		list = append(list, admin.Gap{Topic: g.Topic, Partition: g.Partition, First: g.First, Last: g.Last, Reason: gapReasons[g.Reason], At: &at})
+		list = append(list, admin.Gap{Topic: g.Topic, Partition: g.Partition, First: g.First, Last: g.Last, Reason: gapReason(g.Reason), At: &at})
 	}
 	if lead == nil {
 		return list
@@ -336,24 +278,6 @@ func (n *Node) Gaps() []admin.Gap {
 		}
 	}
 	return list
-}
-
-// SkipGap lets a partition that is out of range go on.
-func (n *Node) SkipGap(ctx context.Context, topic string, partition int32) (admin.Gap, error) {
-	_, lead, err := n.leading(0)
-	if err != nil {
-		return admin.Gap{}, err
-	}
-	a, err := lead.receiver.Skip(ctx, topic, partition)
-	if err != nil {
-		return admin.Gap{}, err
-	}
-	gap := admin.Gap{Topic: a.Topic, Partition: a.Partition, First: a.Base, Last: a.Next - 1, Reason: gapReasons[a.Reason]}
-	if a.Reason == record.AdvanceTruncated {
-		gap.First, gap.Last = a.Next, a.Base-1
-	}
-	n.logger.Warn("gap skipped by an operator", "topic", topic, "partition", partition, "first", gap.First, "last", gap.Last)
-	return gap, nil
 }
 
 // Config is the configuration in force, secrets redacted.

@@ -1,0 +1,81 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"forebay/internal/admin"
+)
+
+// serve listens, waiting for a predecessor to let go of the address, and serves
+// until what it returns is called.
+func (n *Node) serve(ctx context.Context) (stop func(), err error) {
+	server := admin.NewServer(n, string(n.config.Node.Token), n.metrics)
+	server.ErrorLog = slog.NewLogLogger(n.logger.Handler(), slog.LevelDebug)
+	if c := n.config.Node.TLS; c != nil {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			return nil, fmt.Errorf("reading node.tls: %w", err)
+		}
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+	}
+	listener, err := listen(ctx, n.config.Node.HTTP, n.machine.serveWait)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	n.address = listener.Addr().String()
+	n.mu.Unlock()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		err := serveOn(server, listener)
+		if !errors.Is(err, http.ErrServerClosed) {
+			n.fail(fmt.Errorf("serving HTTP: %w", err))
+		}
+	}()
+	n.logger.Info("serving HTTP", "address", listener.Addr().String())
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			_ = server.Close()
+		}
+		<-served
+	}, nil
+}
+
+func serveOn(server *http.Server, listener net.Listener) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(listener, "", "")
+	}
+	return server.Serve(listener)
+}
+
+// listen takes an address, and waits a while for one that is taken.
+func listen(ctx context.Context, address string, wait time.Duration) (net.Listener, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		switch {
+		case err == nil:
+			return l, nil
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return nil, fmt.Errorf("listening on node.http: %w", err)
+		case !time.Now().Before(deadline):
+			return nil, fmt.Errorf("node.http %s is %w: end that one (another node runs already?), or set another address", address, ErrInUse)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
