@@ -2,6 +2,8 @@ package receiver
 
 import (
 	"errors"
+	"io"
+	"net"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -51,10 +53,22 @@ func (r *Receiver) hear(errs <-chan error) {
 			r.session.marked.Store(true) // try again at the next interval
 		}
 		r.mu.Unlock()
-		if !said {
+		switch {
+		case said:
+		case saidOnce(err):
+			r.logger.Debug("kafka error, said once for all partitions", "topic", k.topic, "partition", k.partition, "error", err)
+		default:
 			r.logger.Warn("kafka error", "topic", k.topic, "partition", k.partition, "committing", committing, "error", err)
 		}
 	}
+}
+
+// saidOnce tells errors that the watcher says, once for all partitions: no
+// broker answers, or a topic is gone.
+func saidOnce(err error) bool {
+	var dial net.Error
+	return errors.As(err, &dial) || errors.Is(err, sarama.ErrUnknownTopicOrPartition) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, sarama.ErrOutOfBrokers) || errors.Is(err, sarama.ErrNotConnected)
 }
 
 // ofCommit tells errors that only a commit can meet: a group's errors, which

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/IBM/sarama"
 
@@ -33,6 +34,7 @@ type topicMeta struct {
 type topology struct {
 	topics  map[string]topicMeta
 	missing map[string]error // why a wanted topic is not among them
+	asked   time.Time
 }
 
 // fingerprint changes when a topic comes, goes, grows or is made again.
@@ -105,7 +107,7 @@ type unreachableError struct{ last error }
 
 func (e *unreachableError) Error() string {
 	if e.last == nil {
-		return "there is none"
+		return "none is left to ask"
 	}
 	return e.last.Error()
 }
@@ -114,6 +116,7 @@ func (e *unreachableError) Unwrap() error { return e.last }
 
 // topology asks one broker for the wanted topics.
 func (k *kafka) topology(topics []string) (topology, error) {
+	asked := time.Now()
 	b, err := k.broker()
 	if err != nil {
 		return topology{}, err
@@ -123,7 +126,7 @@ func (k *kafka) topology(topics []string) (topology, error) {
 		_ = b.Close() // opened anew at the next question
 		return topology{}, &unreachableError{err}
 	}
-	t := topology{topics: make(map[string]topicMeta), missing: make(map[string]error)}
+	t := topology{topics: make(map[string]topicMeta), missing: make(map[string]error), asked: asked}
 	for _, m := range resp.Topics {
 		if m.Err != sarama.ErrNoError && m.Err != sarama.ErrLeaderNotAvailable {
 			t.missing[m.Name] = m.Err

@@ -64,6 +64,7 @@ func (r *Receiver) prepare(ctx context.Context, k *kafka) (*plan, error) {
 		}
 	}
 	r.adopt(p, lane, excluded, leaderless, newest)
+	r.sawTopics(topo)
 	return p, nil
 }
 

@@ -1,6 +1,7 @@
 package receiver
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -148,8 +149,18 @@ func (r *Receiver) problem(kind, text string) {
 	}
 }
 
-// unreachable notes that no broker answers.
+// unreachable notes that no broker answers. That there is none left to ask
+// says less than why the last one did not answer.
 func (r *Receiver) unreachable(err error) {
+	var nobody *unreachableError
+	if errors.As(err, &nobody) && nobody.last == nil {
+		r.mu.Lock()
+		noted := r.problems[problemKafka] != ""
+		r.mu.Unlock()
+		if noted {
+			return
+		}
+	}
 	r.problem(problemKafka, fmt.Sprintf("no broker of %v answers: %v", r.cfg.Brokers, err))
 }
 

@@ -89,7 +89,7 @@ func (r *Receiver) sawTopics(topo topology) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name := range topo.topics {
-		r.looked[name] = time.Now()
+		r.looked[name] = topo.asked
 	}
 }
 
