@@ -218,8 +218,12 @@ func TestLimits(t *testing.T) {
 			var run record.Run
 			run.Reset(c.topic, record.TopicID{}, c.partition, c.base)
 			before := run.Span()
-			err := run.Append(&c.rec)
+			var err error
+			copied := allocated(func() { err = run.Append(&c.rec) })
 			if !c.ok {
+				if copied > 1<<20 {
+					t.Errorf("%d bytes were allocated to refuse it", copied)
+				}
 				var limit *record.LimitError
 				if !errors.As(err, &limit) || limit.Offset != c.rec.Offset || limit.What == "" {
 					t.Fatalf("got %v, want a *LimitError", err)
@@ -256,4 +260,82 @@ func TestABombOfHeaders(t *testing.T) {
 	if !errors.As(err, &format) || format.What != "too many headers" {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A count is bounded by what a summary may be, not by the body behind it.
+func TestABombOfSpans(t *testing.T) {
+	block, _ := crafted(func(l *layout) {
+		l.spanCount = 1 << 20
+		l.body = bytes.Repeat([]byte{0x7f}, 16<<20)
+	})
+	var err error
+	if got := allocated(func() { _, err = record.ParseSummary(block) }); got > 1<<20 {
+		t.Errorf("allocated %d", got)
+	}
+	var format *record.FormatError
+	if !errors.As(err, &format) {
+		t.Errorf("got %v, want a *FormatError", err)
+	}
+}
+
+// What was done with a Sealer and a Decoder before leaves no trace.
+func TestReusedIsAsNew(t *testing.T) {
+	broken, _ := crafted(func(l *layout) { l.body[3] = 0x7f })
+	for _, method := range methods {
+		sealer := record.NewSealer(method)
+		var d record.Decoder
+		for i, runs := range [][]*record.Run{
+			manyRuns(t), runsOf(t, payloads()["json"]), {new(record.Run)}, manyRuns(t)[3:7], runsOf(t, payloads()["random"]), manyRuns(t)[:2],
+		} {
+			block := sealer.Seal(runs)
+			if !bytes.Equal(block, record.NewSealer(method).Seal(runs)) {
+				t.Fatalf("%s: block %d is another from a new Sealer", method, i)
+			}
+			if block == nil {
+				continue
+			}
+			want, err := decode(block, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := decodeWith(&d, block, nil)
+			if err != nil || !cmp.Equal(want, got) {
+				t.Fatalf("%s: block %d is read otherwise by a new Decoder: %v", method, i, err)
+			}
+			if _, err := decodeWith(&d, broken, nil); err == nil {
+				t.Fatal("a broken block was read")
+			}
+			if _, again := d.Next(new(record.Record)); again == nil {
+				t.Fatal("the error was forgotten")
+			}
+		}
+	}
+}
+
+// A block whose summary leaves its parts no room cannot be divided: DESIGN.md says
+// how many partitions that takes.
+func TestASummaryThatFillsParts(t *testing.T) {
+	runs := func(n int) []*record.Run {
+		var runs []*record.Run
+		for i := range n {
+			run := new(record.Run)
+			run.Reset(fmt.Sprintf("%0*d", record.MaxTopic, i), record.TopicID{}, math.MaxInt32, 1<<40)
+			if err := run.Append(&record.Record{Offset: 1 << 41, Value: make([]byte, 500)}); err != nil {
+				t.Fatal(err)
+			}
+			runs = append(runs, run)
+		}
+		return runs
+	}
+	for _, part := range record.Split(record.NewSealer(record.None).Seal(runs(2500))) {
+		if len(part) > record.MaxEntry {
+			t.Fatalf("a part of %d bytes", len(part))
+		}
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("2900 names were repeated in every part")
+		}
+	}()
+	record.Split(record.NewSealer(record.None).Seal(runs(2900)))
 }

@@ -64,7 +64,10 @@ func idOf(topic string) (id record.TopicID) {
 }
 
 func decode(block []byte, want func(string) bool) ([]record.Record, error) {
-	var d record.Decoder
+	return decodeWith(new(record.Decoder), block, want)
+}
+
+func decodeWith(d *record.Decoder, block []byte, want func(string) bool) ([]record.Record, error) {
 	if err := d.Open(block, want); err != nil {
 		return nil, err
 	}

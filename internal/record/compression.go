@@ -150,7 +150,7 @@ func (d *decompressor) chunk(dst []byte, method Compression, chunk []byte, raw i
 	}
 	// The bound on memory counts what is in the slice already: hand over none.
 	out, err := d.zstd.DecodeAll(chunk, dst[from:from:from+raw])
-	if err != nil || len(out) != raw {
+	if err != nil {
 		return dst
 	}
 	return append(dst, out...) // onto itself, unless the decoder took a slice of its own

@@ -1,10 +1,7 @@
 package record_test
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -25,23 +22,6 @@ func golden(t testing.TB) [][]byte {
 		blocks = append(blocks, kept)
 	}
 	return blocks
-}
-
-// smallParts divides a block as Split does, but in parts of at most size bytes of it.
-func smallParts(t testing.TB, block []byte, summary, size int) [][]byte {
-	t.Helper()
-	var parts [][]byte
-	count := (len(block) + size - 1) / size
-	for i := range count {
-		part := []byte{record.TagPart, 1}
-		part = binary.AppendUvarint(part, uint64(count))
-		part = binary.AppendUvarint(part, uint64(i))
-		part = binary.AppendUvarint(part, uint64(len(block)))
-		part = binary.BigEndian.AppendUint32(part, crc32.Checksum(block, crc32.MakeTable(crc32.Castagnoli)))
-		part = append(part, block[3:3+summary]...)
-		parts = append(parts, append(part, block[i*size:min((i+1)*size, len(block))]...))
-	}
-	return parts
 }
 
 // allocated gives the bytes that fn allocates.
@@ -138,7 +118,7 @@ func FuzzDecoder(f *testing.F) {
 
 func FuzzJoiner(f *testing.F) {
 	block, summary := crafted(nil)
-	parts := smallParts(f, block, summary, len(block)/2+1)
+	parts := smallParts(block, summary, len(block)/2+1)
 	f.Add(parts[0], parts[1])
 	f.Add(parts[1], parts[0])
 	f.Add(parts[0], parts[0])
@@ -165,18 +145,6 @@ func FuzzJoiner(f *testing.F) {
 			}
 		}
 	})
-}
-
-func TestSmallPartsAreJoined(t *testing.T) {
-	block, summary := crafted(nil)
-	var j record.Joiner
-	parts := smallParts(t, block, summary, 7)
-	for i, part := range parts {
-		got, done, err := j.Add(part)
-		if err != nil || done != (i == len(parts)-1) || done && !bytes.Equal(got, block) {
-			t.Fatalf("part %d: %x, %v, %v", i, got, done, err)
-		}
-	}
 }
 
 func FuzzParseBatchID(f *testing.F) {

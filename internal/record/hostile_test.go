@@ -5,11 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 
 	"forebay/internal/record"
@@ -67,31 +69,46 @@ func crafted(change func(*layout)) (block []byte, summary int) {
 	return append(b, l.body...), len(b) - 3
 }
 
-// chunked makes the body one chunk that says of itself what it likes.
-func chunked(l *layout, compression record.Compression, raw uint64, chunk []byte) {
-	l.compression = byte(compression)
-	l.body = binary.AppendUvarint(nil, raw)
-	l.body = binary.AppendUvarint(l.body, uint64(len(chunk)))
-	l.body = append(l.body, chunk...)
+// chunk adds to the body, or begins it with, a chunk that says of itself what it likes.
+func chunk(l *layout, compression record.Compression, raw int, data []byte) {
+	if l.compression == 0 {
+		l.compression, l.body = byte(compression), nil
+	}
+	l.body = binary.AppendUvarint(l.body, uint64(raw))
+	l.body = binary.AppendUvarint(l.body, uint64(len(data)))
+	l.body = append(l.body, data...)
 }
 
 // resize makes the summary agree with a body of another length.
 func resize(l *layout, n int) { l.length, l.spans[0].size = uint64(n), uint64(n) }
 
-type hostileEntry struct {
-	name  string
-	entry []byte
+// insert puts bytes into the body, and makes the summary agree.
+func insert(l *layout, at int, b ...byte) {
+	l.body = slices.Insert(l.body, at, b...)
+	resize(l, len(l.body))
 }
 
-// hostile are entries that say what is not so. Each is a *FormatError, and none may
-// make a reader allocate for what it only says.
+// hostileEntry says what is not so. It is a *FormatError, of ParseSummary already
+// when inBody is false, and may not make a reader allocate for what it only says.
+type hostileEntry struct {
+	name   string
+	entry  []byte
+	inBody bool
+}
+
 func hostile() []hostileEntry {
-	compressor, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		panic(err)
+	var entries []hostileEntry
+	for i, cases := range []map[string]func(*layout){hostileSummaries(), hostileBodies(), hostileChunks()} {
+		for _, name := range slices.Sorted(maps.Keys(cases)) {
+			block, _ := crafted(cases[name])
+			entries = append(entries, hostileEntry{name, block, i > 0})
+		}
 	}
-	bomb := compressor.EncodeAll(make([]byte, 64<<20), nil)
-	cases := map[string]func(*layout){
+	return entries
+}
+
+func hostileSummaries() map[string]func(*layout) {
+	return map[string]func(*layout){
 		"another tag":                func(l *layout) { l.tag = 0x10 },
 		"unknown compression":        func(l *layout) { l.compression = 3 },
 		"more topics than bytes":     func(l *layout) { l.topicCount = 1 << 40 },
@@ -99,69 +116,82 @@ func hostile() []hostileEntry {
 		"a topic's name too long":    func(l *layout) { l.topics[0] = strings.Repeat("t", record.MaxTopic+1) },
 		"more spans than bytes":      func(l *layout) { l.spanCount = 1 << 40 },
 		"a span more than there are": func(l *layout) { l.spanCount = 2 },
-		"no span":                    func(l *layout) { l.spanCount, l.spans = 0, nil; l.length = 0; l.body = nil },
+		"no span":                    func(l *layout) { l.spanCount, l.spans, l.length, l.body = 0, nil, 0, nil },
 		"another topic":              func(l *layout) { l.spans[0].topic = 1 },
 		"a partition beyond int32":   func(l *layout) { l.spans[0].partition = 1 << 31 },
 		"a base beyond int64":        func(l *layout) { l.spans[0].base = 1 << 63 },
 		"first overflows":            func(l *layout) { l.spans[0].first = 1<<64 - 1 },
 		"last overflows":             func(l *layout) { l.spans[0].last = record.MaxOffset - 40 },
 		"no records":                 func(l *layout) { l.spans[0].records = 0 },
-		"more records than offsets":  func(l *layout) { l.spans[0].records = 4 },
+		"more records than offsets":  func(l *layout) { l.spans[0].last, l.spans[0].records = 1, 3 },
 		"more records than bytes":    func(l *layout) { l.spans[0].records, l.spans[0].last = 4, 1000 },
 		"more bytes than its size":   func(l *layout) { l.spans[0].bytes = 18 },
 		"a size beyond the body":     func(l *layout) { l.spans[0].size = record.MaxBody },
 		"a body beyond the spans":    func(l *layout) { l.length++ },
 		"a body too large":           func(l *layout) { resize(l, record.MaxBody+1) },
-		"a body cut short":           func(l *layout) { l.body = l.body[:len(l.body)-1] },
-		"a body that is not there":   func(l *layout) { resize(l, record.MaxBody) },
-		"bytes behind the body":      func(l *layout) { l.body = append(l.body, 0) },
-		"one record fewer":           func(l *layout) { l.spans[0].records = 1 },
-		"one record more":            func(l *layout) { l.spans[0].records = 3 },
-		"last is later":              func(l *layout) { l.spans[0].last = 3 },
-		"last is earlier":            func(l *layout) { l.spans[0].last = 1 },
-		"fewer bytes":                func(l *layout) { l.spans[0].bytes = 3 },
-		"more bytes":                 func(l *layout) { l.spans[0].bytes = 5 },
-		"the first record elsewhere": func(l *layout) { l.body[0] = 1 },
-		"an offset twice":            func(l *layout) { l.body[9] = 0 },
-		"a key beyond the span":      func(l *layout) { l.body[3] = 0x7f },
-		"a key beyond everything": func(l *layout) {
-			l.body = slices.Concat(l.body[:3], bytes.Repeat([]byte{0xff}, 9), []byte{1}, l.body[3:])
-			resize(l, len(l.body))
+	}
+}
+
+func hostileBodies() map[string]func(*layout) {
+	return map[string]func(*layout){
+		"a body cut short":          func(l *layout) { l.body = l.body[:len(l.body)-1] },
+		"a body that is not there":  func(l *layout) { resize(l, record.MaxBody) },
+		"bytes behind the body":     func(l *layout) { l.body = append(l.body, 0) },
+		"one record fewer":          func(l *layout) { l.spans[0].records = 1 },
+		"bytes behind the records":  func(l *layout) { l.spans[0].records, l.spans[0].last, l.spans[0].bytes = 1, 0, 3 },
+		"one record more":           func(l *layout) { l.spans[0].records = 3 },
+		"last is later":             func(l *layout) { l.spans[0].last = 3 },
+		"last is earlier":           func(l *layout) { l.spans[0].last = 1 },
+		"fewer bytes":               func(l *layout) { l.spans[0].bytes = 3 },
+		"more bytes":                func(l *layout) { l.spans[0].bytes = 5 },
+		"first is later":            func(l *layout) { l.body[0], l.body[9] = 1, 1 },
+		"an offset twice":           func(l *layout) { l.spans[0].records = 3; insert(l, 9, 0, 0, 0, 0, 0) },
+		"a key beyond the span":     func(l *layout) { l.body[3] = 0x7f },
+		"a key beyond everything":   func(l *layout) { insert(l, 3, append(bytes.Repeat([]byte{0xff}, 9), 1)...) },
+		"headers beyond the span":   func(l *layout) { l.body[13] = 0x7f },
+		"a number without end":      func(l *layout) { copy(l.body, bytes.Repeat([]byte{0xff}, 11)) },
+		"a timestamp beyond 64 bit": func(l *layout) { insert(l, 1, bytes.Repeat([]byte{0xff}, 10)...) },
+	}
+}
+
+func hostileChunks() map[string]func(*layout) {
+	compressor, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<17))
+	if err != nil {
+		panic(err)
+	}
+	const mib = 1 << 20
+	zeros := make([]byte, 64*mib)
+	genuine := s2.Encode(nil, plain().body)
+	return map[string]func(*layout){
+		"s2 of another length":  func(l *layout) { resize(l, 100); chunk(l, record.S2, 100, []byte{99, 0}) },
+		"s2 of 4 GiB":           func(l *layout) { resize(l, mib); chunk(l, record.S2, mib, []byte{0xff, 0xff, 0xff, 0xff, 0x0f, 0}) },
+		"s2 that is none":       func(l *layout) { resize(l, mib); chunk(l, record.S2, mib, []byte{0x80, 0x80, 0x40, 0xff}) },
+		"s2 larger than chunks": func(l *layout) { resize(l, len(zeros)); chunk(l, record.S2, len(zeros), s2.Encode(nil, zeros)) },
+		"s2 larger than left":   func(l *layout) { resize(l, 1<<10); chunk(l, record.S2, 1<<11, s2.Encode(nil, zeros[:1<<11])) },
+		"an empty chunk first":  func(l *layout) { n := len(l.body); chunk(l, record.S2, 0, []byte{0}); chunk(l, record.S2, n, genuine) },
+		"bytes behind the chunks": func(l *layout) {
+			chunk(l, record.S2, len(l.body), genuine)
+			l.body = append(l.body, 0)
 		},
-		"headers beyond the span": func(l *layout) { l.body[13] = 0x7f },
-		"an endless number":       func(l *layout) { copy(l.body, bytes.Repeat([]byte{0xff}, 11)) },
-		"s2 of another length":    func(l *layout) { resize(l, 100); chunked(l, record.S2, 100, []byte{99, 0}) },
-		"s2 of 4 GiB": func(l *layout) {
-			resize(l, 1<<20)
-			chunked(l, record.S2, 1<<20, []byte{0xff, 0xff, 0xff, 0xff, 0x0f, 0})
+		"no chunk of 1 GiB":         func(l *layout) { resize(l, record.MaxBody); l.compression, l.body = byte(record.S2), nil },
+		"zstd that is none":         func(l *layout) { resize(l, mib); chunk(l, record.Zstd, mib, []byte("not zstd")) },
+		"zstd of more than it says": func(l *layout) { resize(l, mib); chunk(l, record.Zstd, mib, compressor.EncodeAll(zeros, nil)) },
+		"zstd of a few more":        func(l *layout) { resize(l, 99); chunk(l, record.Zstd, 99, compressor.EncodeAll(zeros[:100], nil)) },
+		"zstd of less than it says": func(l *layout) { resize(l, mib); chunk(l, record.Zstd, mib, compressor.EncodeAll(zeros[:9], nil)) },
+		"zstd, many frames": func(l *layout) {
+			frame := compressor.EncodeAll(zeros[:mib], nil)
+			resize(l, mib)
+			chunk(l, record.Zstd, mib, bytes.Repeat(frame, 64))
 		},
-		"s2 that is none":           func(l *layout) { resize(l, 1<<20); chunked(l, record.S2, 1<<20, []byte{0x80, 0x80, 0x40, 0xff}) },
-		"zstd that is none":         func(l *layout) { resize(l, 1<<20); chunked(l, record.Zstd, 1<<20, []byte("not zstd")) },
-		"zstd of more than it says": func(l *layout) { resize(l, 1<<20); chunked(l, record.Zstd, 1<<20, bomb) },
-		"zstd of less than it says": func(l *layout) {
-			resize(l, 1<<20)
-			chunked(l, record.Zstd, 1<<20, compressor.EncodeAll([]byte("less"), nil))
+		"zstd frame of 1 GiB": func(l *layout) {
+			resize(l, mib)
+			chunk(l, record.Zstd, mib, []byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 0x40, 1, 0, 0})
 		},
-		"zstd of 1 GiB, says a frame": func(l *layout) {
-			resize(l, 1<<20)
-			chunked(l, record.Zstd, 1<<20, []byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 0x40, 1, 0, 0})
-		},
-		"a chunk larger than chunks": func(l *layout) { resize(l, 2<<20); chunked(l, record.Zstd, 2<<20, bomb) },
-		"a chunk larger than left":   func(l *layout) { resize(l, 1<<10); chunked(l, record.S2, 1<<11, []byte{0}) },
-		"an empty chunk":             func(l *layout) { resize(l, 1<<10); chunked(l, record.S2, 0, []byte{0}) },
-		"no chunk of 1 GiB":          func(l *layout) { resize(l, record.MaxBody); l.compression, l.body = byte(record.S2), nil },
 		"one chunk of 1 GiB": func(l *layout) {
 			resize(l, record.MaxBody)
-			chunked(l, record.Zstd, 1<<20, compressor.EncodeAll(make([]byte, 1<<20), nil))
+			chunk(l, record.Zstd, mib, compressor.EncodeAll(zeros[:mib], nil))
 		},
 	}
-	var entries []hostileEntry
-	for name, change := range cases {
-		block, _ := crafted(change)
-		entries = append(entries, hostileEntry{name, block})
-	}
-	slices.SortFunc(entries, func(a, b hostileEntry) int { return strings.Compare(a.name, b.name) })
-	return entries
 }
 
 func TestBytesAsDrawn(t *testing.T) {
@@ -205,6 +235,9 @@ func TestHostileEntries(t *testing.T) {
 			}
 			if format.What == "" || format.Offset < 0 {
 				t.Errorf("it does not say what and where: %+v", format)
+			}
+			if _, err := record.ParseSummary(h.entry); (err == nil) != h.inBody {
+				t.Errorf("ParseSummary: %v", err)
 			}
 			if _, _, err := new(record.Joiner).Add(h.entry); !errors.As(err, &format) {
 				t.Errorf("Joiner: got %v, want a *FormatError", err)
@@ -252,67 +285,6 @@ func TestErrorsSayWhereInTheBody(t *testing.T) {
 	var format *record.FormatError
 	if !errors.As(err, &format) || format.Offset < first.Size() || format.Offset > first.Size()+2 {
 		t.Errorf("got %v, want it at byte %d of the body", err, first.Size())
-	}
-}
-
-func TestHostileParts(t *testing.T) {
-	block, summary := crafted(nil)
-	other, _ := crafted(func(l *layout) { l.spans[0].base, l.spans[0].first = 39, 2 }) // same offsets, another base
-	parts, others := smallParts(t, block, summary, len(block)/2+1), smallParts(t, other, summary, len(block)/2+1)
-	// A part with the right checksum, and the summary of another block.
-	lying := func(i int) []byte {
-		p := bytes.Clone(parts[i])
-		at := bytes.Index(p, block[3:3+summary])
-		copy(p[at:], other[3:3+summary])
-		return p
-	}
-	// The parts agree among themselves, and the block does not.
-	head := len(parts[0]) - len(block)/2 - 1
-	bare := func(i int) []byte { return parts[i][:head] }
-	for name, c := range map[string]struct {
-		parts  [][]byte
-		format bool
-	}{
-		"the last part lies":           {parts: [][]byte{parts[0], lying(1)}},
-		"all parts lie":                {parts: [][]byte{lying(0), lying(1)}},
-		"of a block with another base": {parts: [][]byte{parts[0], others[1]}},
-		"more than the whole":          {parts: [][]byte{parts[0], append(bytes.Clone(parts[1]), 0)}},
-		"less than the whole":          {parts: [][]byte{parts[0], parts[1][:len(parts[1])-1]}},
-		"a part without a piece":       {parts: [][]byte{parts[0], bare(1)}, format: true},
-		"a whole block":                {parts: [][]byte{parts[0], block}, format: true},
-		"cut in its summary":           {parts: [][]byte{parts[0], parts[1][:20]}, format: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var j record.Joiner
-			if _, done, err := j.Add(c.parts[0]); done || err != nil {
-				t.Fatalf("the first part: %v, %v", done, err)
-			}
-			_, done, err := j.Add(c.parts[1])
-			var format *record.FormatError
-			if done || errors.As(err, &format) != c.format || errors.Is(err, record.ErrParts) == c.format {
-				t.Fatalf("got %v, %v", done, err)
-			}
-			for i, part := range parts {
-				if _, done, err := j.Add(part); err != nil || done != (i == 1) {
-					t.Fatalf("the Joiner is not as new: %v, %v", done, err)
-				}
-			}
-		})
-	}
-}
-
-func TestAPartPromisingAGibibyte(t *testing.T) {
-	block, summary := crafted(nil)
-	part := []byte{record.TagPart, 1}
-	part = binary.AppendUvarint(part, 1<<30)
-	part = binary.AppendUvarint(part, 0)
-	part = binary.AppendUvarint(part, 1<<30)
-	part = append(part, 0, 0, 0, 0)
-	part = append(append(part, block[3:3+summary]...), 1)
-	var j record.Joiner
-	var err error
-	if got := allocated(func() { _, _, err = j.Add(part) }); got > 64<<10 || err != nil {
-		t.Errorf("%d bytes made it allocate %d, %v", len(part), got, err)
 	}
 }
 
