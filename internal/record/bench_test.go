@@ -3,6 +3,7 @@ package record_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"forebay/internal/record"
@@ -13,10 +14,18 @@ func payloads() map[string][]record.Record {
 	random := rand.NewChaCha8([32]byte{3})
 	source := rand.New(random)
 	compressible, incompressible := []record.Record{}, []record.Record{}
+	agents := []string{
+		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36",
+		"Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.1 Mobile/15E148",
+		"Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:121.0) Gecko/20100101 Firefox/121.0",
+	}
+	words := strings.Fields("autumn boots coat denim evening forebay garden hat iron jacket kettle lamp mirror notebook oak pillow")
+	word := func() string { return words[source.IntN(len(words))] }
 	for i := range 512 {
-		value := fmt.Appendf(nil, `{"user":%d,"session":"%08x","page":"/products/%d","action":"click","referrer":"https://www.example.com/search?q=forebay","agent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0 Safari/537.36","minutes":%d,"like":%d,"tags":["home","sale","mobile"],"country":"DE","campaign":"autumn","ab":{"layout":"b","price":"a","search":"c"},"viewport":{"width":1920,"height":1080},"consent":true,"version":"2026.11.%d"}`,
-			source.IntN(100000), source.Uint32(), source.IntN(500), source.IntN(60), source.IntN(3)-1, source.IntN(30))
-		compressible = append(compressible, record.Record{Topic: "t", Offset: int64(i), Timestamp: 1700000000000 + int64(i), Key: fmt.Appendf(nil, "user-%d", i), Value: value})
+		value := fmt.Appendf(nil, `{"id":"%016x-%016x","user":%d,"session":"%016x","at":%d,"page":"/products/%s-%s-%d","action":"click","referrer":"https://www.example.com/search?q=%s+%s","agent":"%s","minutes":%d,"like":%d,"tags":["%s","%s"],"country":"DE","price":%d.%02d,"layout":"b","viewport":{"width":1920,"height":1080},"consent":true}`,
+			source.Uint64(), source.Uint64(), source.IntN(100000), source.Uint64(), 1700000000000+i*37+source.IntN(30), word(), word(), source.IntN(5000),
+			word(), word(), agents[source.IntN(len(agents))], source.IntN(60), source.IntN(3)-1, word(), word(), source.IntN(300), source.IntN(100))
+		compressible = append(compressible, record.Record{Topic: "t", Offset: int64(i), Timestamp: 1700000000000 + int64(i)*37, Key: fmt.Appendf(nil, "user-%d", source.IntN(100000)), Value: value})
 	}
 	for i := range 256 {
 		value := make([]byte, 1024)
@@ -95,5 +104,19 @@ func BenchmarkDecode(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+func BenchmarkParseSummary(b *testing.B) {
+	for _, spans := range []int{1, 40} {
+		b.Run(fmt.Sprint(spans), func(b *testing.B) {
+			block := record.NewSealer(record.S2).Seal(manyRuns(b)[:spans])
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := record.ParseSummary(block); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
