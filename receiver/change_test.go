@@ -195,6 +195,10 @@ func TestTopicMadeAgain(t *testing.T) {
 	if c.Old != old || c.New == old || c.Topic != "a" {
 		t.Errorf("change %+v", c)
 	}
+	// This log counts blocks as entries: none came in after the last look.
+	if s := l.suspects[0]; s == 0 || s > uint64(l.blocks)+1 {
+		t.Errorf("suspect from entry %d on, with %d blocks in the log", s, l.blocks)
+	}
 	b.cl.PurgeTopicsFromClient("a")
 	fresh := numbered("a", 2, 100, 60)
 	b.produce(append(fresh, numbered("b", 2, 0, 10)...)...)

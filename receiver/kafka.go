@@ -35,6 +35,7 @@ type topology struct {
 	topics  map[string]topicMeta
 	missing map[string]error // why a wanted topic is not among them
 	asked   time.Time
+	applied uint64 // the log's newest entry before we asked
 }
 
 // fingerprint changes when a topic comes, goes, grows or is made again.

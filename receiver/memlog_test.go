@@ -26,6 +26,7 @@ type memLog struct {
 	bases     []record.Base
 	advances  []record.Advance
 	changes   []record.TopicChange
+	suspects  []uint64
 	blocks    int
 	refusals  int
 	changed   chan struct{} // closed at every change, for await
@@ -213,7 +214,14 @@ func (l *memLog) Advance(_ context.Context, a record.Advance) error {
 	return nil
 }
 
-func (l *memLog) ReplaceTopic(_ context.Context, c record.TopicChange) error {
+// AppliedIndex counts blocks: this log keeps nothing else as an entry.
+func (l *memLog) AppliedIndex() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return uint64(l.blocks)
+}
+
+func (l *memLog) ReplaceTopic(_ context.Context, c record.TopicChange, suspect uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer l.touch()
@@ -223,6 +231,7 @@ func (l *memLog) ReplaceTopic(_ context.Context, c record.TopicChange) error {
 	l.ids[c.Topic] = c.New
 	maps.DeleteFunc(l.positions, func(k key, _ record.Position) bool { return k.topic == c.Topic })
 	l.changes = append(l.changes, c)
+	l.suspects = append(l.suspects, suspect)
 	return nil
 }
 

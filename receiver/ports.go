@@ -27,8 +27,11 @@ type Log interface {
 	SetBases(ctx context.Context, bases []record.Base) error
 	// Advance moves a next offset without records.
 	Advance(ctx context.Context, a record.Advance) error
-	// ReplaceTopic takes up a new incarnation of a topic, from 0.
-	ReplaceTopic(ctx context.Context, c record.TopicChange) error
+	// ReplaceTopic takes up a new incarnation of a topic, from 0. Suspect is the first
+	// entry that may hold its records under the old one's id, 0 when that is not known.
+	ReplaceTopic(ctx context.Context, c record.TopicChange, suspect uint64) error
+	// AppliedIndex is the newest entry of the log that its state has taken in.
+	AppliedIndex() uint64
 	// Held says why the intake is held, "" when it is open, and a channel that
 	// is closed when that changes.
 	Held() (reason string, changed <-chan struct{})

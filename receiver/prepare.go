@@ -149,7 +149,7 @@ func (r *Receiver) replaceTopics(ctx context.Context, k *kafka, topo *topology) 
 			if before[c.Topic].id != c.New {
 				continue
 			}
-			if err := r.log.ReplaceTopic(ctx, c); err != nil && !errors.Is(err, record.ErrRefused) {
+			if err := r.log.ReplaceTopic(ctx, c, r.suspect(c.Topic)); err != nil && !errors.Is(err, record.ErrRefused) {
 				return fmt.Errorf("recording that topic %s was made again: %w", c.Topic, err)
 			}
 			r.sayReplaced(c)
@@ -160,7 +160,9 @@ func (r *Receiver) replaceTopics(ctx context.Context, k *kafka, topo *topology) 
 // topology asks for our topics, without those that a broker which lags behind
 // tells of by an id that was replaced.
 func (r *Receiver) topology(k *kafka) (topology, error) {
+	applied := r.log.AppliedIndex()
 	topo, err := k.topology(r.cfg.Topics)
+	topo.applied = applied
 	if err != nil {
 		return topo, err
 	}
@@ -190,15 +192,27 @@ func (r *Receiver) changedTopics(topo topology) []record.TopicChange {
 	return changed
 }
 
+// suspect is the first entry that may hold records of a topic's next incarnation,
+// 0 when this process has not seen the one before.
+func (r *Receiver) suspect(topic string) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if looked, ok := r.looked[topic]; ok {
+		return looked.applied + 1
+	}
+	return 0
+}
+
 func (r *Receiver) sayReplaced(c record.TopicChange) {
 	r.metrics.topicChanges.Inc()
 	r.mu.Lock()
 	r.retired[c.Old] = true
 	looked := r.looked[c.Topic]
 	r.mu.Unlock()
-	doubt := "nothing was read in between"
-	if !looked.IsZero() {
-		doubt = fmt.Sprintf("it was last seen as before at %s: what was read after that may belong to either", looked.UTC().Format(time.RFC3339Nano))
+	doubt := "this process has read nothing of it"
+	if !looked.at.IsZero() {
+		doubt = fmt.Sprintf("it was last seen as before at %s: what was read after that, in entries after %d, may belong to either",
+			looked.at.UTC().Format(time.RFC3339Nano), looked.applied)
 	}
 	r.logger.Warn("topic was deleted and made again; starting its partitions at 0", "topic", c.Topic, "old_id", fmt.Sprintf("%x", c.Old), "new_id", fmt.Sprintf("%x", c.New), "doubt", doubt)
 	r.note(fmt.Sprintf("topic %s was deleted and made again (id %x, now %x); its partitions start at 0; %s", c.Topic, c.Old, c.New, doubt))

@@ -39,7 +39,7 @@ type Receiver struct {
 	excluded   map[key]*outOfRange
 	leaderless map[key]bool
 	details    map[key]detail          // the newest error of a partition
-	looked     map[string]time.Time    // when an incarnation was last seen
+	looked     map[string]sighting     // when an incarnation was last seen
 	retired    map[record.TopicID]bool // incarnations replaced in this term
 	limits     Limits
 	problems   map[string]string
@@ -63,7 +63,7 @@ func New(cfg Config, log Log) (*Receiver, error) {
 		logger:  cfg.Logger.With("lane", cfg.Lane),
 		retired: make(map[record.TopicID]bool), kick: make(chan struct{}, 1),
 		ends: make(map[key]int64), details: make(map[key]detail),
-		looked: make(map[string]time.Time), problems: make(map[string]string),
+		looked: make(map[string]sighting), problems: make(map[string]string),
 		limits: Limits{Records: cfg.MaxRate, Bytes: cfg.MaxBytesRate, PerPartition: cfg.MaxRatePerPartition},
 	}, nil
 }

@@ -84,12 +84,18 @@ func difference(before, now topology) (why string, lost bool) {
 	return why, lost
 }
 
+// sighting is when a topic's incarnation was last seen, and the log's newest entry then.
+type sighting struct {
+	at      time.Time
+	applied uint64
+}
+
 // sawTopics notes when each incarnation was last seen.
 func (r *Receiver) sawTopics(topo topology) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name := range topo.topics {
-		r.looked[name] = topo.asked
+		r.looked[name] = sighting{topo.asked, topo.applied}
 	}
 }
 

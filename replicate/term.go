@@ -91,9 +91,10 @@ func (t *Term) Advance(ctx context.Context, a record.Advance) error {
 	return t.do(ctx, state.Advance{Advance: a, At: t.now()})
 }
 
-// ReplaceTopic takes up a new incarnation of a topic, from offset 0.
-func (t *Term) ReplaceTopic(ctx context.Context, c record.TopicChange) error {
-	return t.do(ctx, state.TopicChange{TopicChange: c, At: t.now()})
+// ReplaceTopic takes up a new incarnation of a topic, from offset 0. Suspect is the
+// first entry that may hold its records under the old one's id, 0 when not known.
+func (t *Term) ReplaceTopic(ctx context.Context, c record.TopicChange, suspect uint64) error {
+	return t.do(ctx, state.TopicChange{TopicChange: c, Suspect: suspect, At: t.now()})
 }
 
 // Cut ends the open batch as number seq; at is Unix milliseconds. An empty open
