@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"testing"
 
@@ -25,7 +26,9 @@ func benchLane(b *testing.B) (*Lane, *Term) {
 	}()
 	b.Cleanup(func() {
 		cancel()
-		<-led
+		if err := <-led; !errors.Is(err, context.Canceled) {
+			b.Error(err)
+		}
 		if err := l.Close(context.Background()); err != nil {
 			b.Error(err)
 		}
