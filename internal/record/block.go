@@ -218,11 +218,11 @@ func parseHeader(entry []byte) (h header, w wire) {
 	h.summary = w.at
 	h.parseSpans(&w)
 	h.length = int(w.upTo(MaxBody, "body length"))
-	sum := 0
+	sum := int64(0)
 	for _, size := range h.sizes {
-		sum += size
+		sum += int64(size)
 	}
-	if w.err == nil && sum != h.length {
+	if w.err == nil && sum != int64(h.length) {
 		w.fail("the spans do not add up to the body")
 	}
 	w.data = entry
