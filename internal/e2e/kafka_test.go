@@ -32,7 +32,7 @@ func newBroker(t *testing.T, c *kafka.Cluster) *broker {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	name := strings.NewReplacer("/", "-", "#", "-", " ", "-").Replace(t.Name())
+	name := strings.NewReplacer("/", "-", "#", "-", " ", "-", "=", "-").Replace(t.Name())
 	return &broker{t: t, cluster: c, client: client, admin: kadm.NewClient(client), prefix: name}
 }
 
