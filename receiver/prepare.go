@@ -50,7 +50,7 @@ func (r *Receiver) prepare(ctx context.Context, k *kafka) (*plan, error) {
 		leaderless[p] = !ok1 || !ok2
 		return leaderless[p]
 	})
-	if err := r.recordBases(ctx, k, topo, present, oldest, newest); err != nil {
+	if err := r.recordBases(ctx, k, topo, lane, leaderless, oldest, newest); err != nil {
 		return nil, err
 	}
 	excluded, err := r.applyPolicy(ctx, present, oldest, newest)
@@ -236,15 +236,19 @@ func firstOffset(formation, topicKnown bool, committed, oldest, newest int64, st
 // recordBases gives the log the first offsets of partitions that it does not
 // know, before anything of them is fetched: retention may move a start that
 // nobody wrote down.
-func (r *Receiver) recordBases(ctx context.Context, k *kafka, topo topology, present []key, oldest, newest map[key]int64) error {
-	fresh := slices.DeleteFunc(slices.Clone(present), func(p key) bool {
+//
+// At the formation that includes partitions without a leader: later they would look
+// like ones that were added, and begin at 0. The group's offset needs no leader;
+// the end does, so that with Latest the formation waits for all leaders.
+func (r *Receiver) recordBases(ctx context.Context, k *kafka, topo topology, lane []key, leaderless map[key]bool, oldest, newest map[key]int64) error {
+	formation := len(r.log.Topics()) == 0
+	fresh := slices.DeleteFunc(slices.Clone(lane), func(p key) bool {
 		_, known := r.log.Position(p.topic, p.partition)
-		return known
+		return known || leaderless[p] && !formation
 	})
 	if len(fresh) == 0 {
 		return nil
 	}
-	formation := len(r.log.Topics()) == 0
 	var committed map[key]int64
 	if formation {
 		var err error
@@ -259,13 +263,22 @@ func (r *Receiver) recordBases(ctx context.Context, k *kafka, topo topology, pre
 			id = topo.topics[p.topic].id
 		}
 		at, ok := committed[p]
-		if !ok {
+		switch {
+		case ok:
+		case leaderless[p] && r.cfg.StartFrom == Latest:
+			return fmt.Errorf("no broker leads %s: where it ends must be known before the log begins", p)
+		case leaderless[p]:
+			continue // all of it is wanted, whenever it comes
+		default:
 			at = -1
 		}
 		bases = append(bases, record.Base{
 			Topic: p.topic, TopicID: id, Partition: p.partition,
 			Next: firstOffset(formation, known, at, oldest[p], newest[p], r.cfg.StartFrom),
 		})
+	}
+	if len(bases) == 0 {
+		return nil
 	}
 	if err := r.log.SetBases(ctx, bases); err != nil {
 		return fmt.Errorf("recording first offsets: %w", err)
