@@ -90,7 +90,7 @@ func (c *Cluster) Brokers() []string { return c.addresses(0) }
 // Internal are the addresses of a plaintext listener that needs no credentials.
 func (c *Cluster) Internal() []string { return c.addresses(2) }
 
-// CA, ClientCert and ClientKey are PEM files of a cluster with TLS.
+// CA is the PEM file of the authority that signed a TLS cluster's certificates.
 func (c *Cluster) CA() string { return filepath.Join(c.tlsDir(), "ca.crt") }
 
 // ClientCert is the certificate that a cluster with MutualTLS asks for.
