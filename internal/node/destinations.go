@@ -37,7 +37,7 @@ func (d *destinations) claim(ctx context.Context) ([]batcher.SinkConfig, error) 
 	var configured []batcher.SinkConfig
 	for _, name := range slices.Sorted(maps.Keys(d.node.config.Sinks)) {
 		c := d.node.config.Sinks[name]
-		sink, err := d.node.machine.sink(name, c, d.node.stdout, d.node.logger)
+		sink, err := d.node.machine.sink(name, c, d.node.stdout, d.node.parts)
 		if err != nil {
 			return nil, errDestination(name, err)
 		}

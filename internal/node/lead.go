@@ -145,8 +145,8 @@ func (n *Node) runTerm(stop, term context.Context, l *replicate.Lane, t *replica
 	}
 	endIntake()
 	endWork()
-	<-received
-	<-delivered
+	_ = <-received
+	_ = <-delivered
 	return failure
 }
 
@@ -155,7 +155,7 @@ func (n *Node) runTerm(stop, term context.Context, l *replicate.Lane, t *replica
 func (n *Node) drain(term context.Context, b *batcher.Batcher) {
 	ctx, cancel := context.WithTimeout(term, time.Duration(n.config.Node.StopTimeout)*2/3)
 	defer cancel()
-	if err := b.Drain(ctx); err != nil && term.Err() == nil {
+	if err := b.Drain(ctx); errors.Is(err, context.DeadlineExceeded) {
 		n.logger.Warn("stopped before all that was under way was delivered; it stays in the log", "error", err)
 	}
 }
@@ -204,7 +204,7 @@ func (n *Node) newLead(ctx context.Context, l *replicate.Lane, t *replicate.Term
 	b, err := batcher.New(batcher.Config{
 		Lane: identity.Lane, Gateway: identity.Gateway, LogID: identity.LogID.String(), Term: t.Number(),
 		Interval: time.Duration(c.Batch.Interval), MaxBytes: int64(c.Batch.MaxBytes), MaxRecords: c.Batch.MaxRecords,
-		Sinks: configured, Logger: n.logger, Registerer: n.metrics,
+		Sinks: configured, Logger: n.parts, Registerer: n.metrics,
 	}, t)
 	if err != nil {
 		return nil, fmt.Errorf("building the batcher: %w", err)
@@ -239,7 +239,7 @@ func (n *Node) receiverConfig(lane, lanes uint32) (receiver.Config, error) {
 		MetadataRefresh: time.Duration(k.MetadataRefresh), SessionTimeout: time.Duration(k.SessionTimeout),
 		MemoryBytes: int64(n.config.Node.Memory) / 4, TLS: encryption,
 		StopGrace: time.Duration(n.config.Node.StopTimeout) / 3,
-		Logger:    n.logger, Registerer: n.metrics,
+		Logger:    n.parts, Registerer: n.metrics,
 	}
 	if k.SASL != nil {
 		settings.SASL = receiver.SASL{Mechanism: k.SASL.Mechanism, User: k.SASL.User, Password: string(k.SASL.Password)}

@@ -28,6 +28,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,8 +54,12 @@ type Options struct {
 
 // Node is a running node: what HTTP speaks for. Its methods are safe for concurrent use.
 type Node struct {
-	config  *config.File
-	logger  *slog.Logger
+	config *config.File
+	logger *slog.Logger
+	// parts is the logger of all rooms: what fails there after the node has
+	// failed is its consequence, and the reason is said once, at the end.
+	parts   *slog.Logger
+	failed  atomic.Bool
 	stdout  io.Writer
 	metrics *prometheus.Registry
 	machine machine
@@ -109,6 +114,7 @@ func newNode(o Options, m machine) *Node {
 		config: o.Config, logger: o.Logger, stdout: o.Stdout, machine: m,
 		metrics: prometheus.NewRegistry(), fatal: make(chan error, 1),
 	}
+	n.parts = slog.New(afterFailure{o.Logger.Handler(), &n.failed})
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	return n
 }
@@ -235,7 +241,7 @@ func (n *Node) openLog(path, lane string) (*wal.Log, error) {
 		Dir: path, SnapshotIndex: newest.Index, SnapshotTerm: newest.Term, SnapshotTaken: newest.TakenHere,
 		RingBytes: int64(n.config.Node.Memory) / 8, StallTimeout: time.Duration(n.config.WAL.StallTimeout),
 		OnFailure: n.logFailed, LockWait: n.machine.lockWait, Files: n.machine.files,
-		Logger: n.logger, Registerer: n.metrics, Lane: lane,
+		Logger: n.parts, Registerer: n.metrics, Lane: lane,
 	})
 	if errors.Is(err, wal.ErrInUse) {
 		err = fmt.Errorf("%w: %w", ErrInUse, err)
@@ -250,7 +256,7 @@ func (n *Node) laneConfig(lane uint32, path string, log *wal.Log, incarnation [1
 		InFlightBytes: int64(c.WAL.InFlightBytes), SnapshotBytes: int64(c.WAL.SnapshotBytes),
 		Retention: time.Duration(c.WAL.Retention), MaxBytes: int64(c.WAL.MaxBytes), MinFree: int64(c.WAL.MinFree),
 		HardFree: hardFree(int64(c.WAL.MinFree)), Free: func() (uint64, error) { free, err := n.machine.free(path); return uint64(free), err },
-		ParkedMaxBytes: int64(c.Parked.MaxBytes), Logger: n.logger, Registerer: n.metrics, Lost: n.fail,
+		ParkedMaxBytes: int64(c.Parked.MaxBytes), Logger: n.parts, Registerer: n.metrics, Lost: n.fail,
 	}
 }
 
@@ -283,10 +289,29 @@ func isAbandoned(err error) bool {
 
 // fail ends the node with a reason, the first one. It never blocks.
 func (n *Node) fail(err error) {
+	n.failed.Store(true)
 	select {
 	case n.fatal <- err:
 	default:
 	}
+}
+
+// afterFailure keeps errors out of the log once the node has failed.
+type afterFailure struct {
+	slog.Handler
+	failed *atomic.Bool
+}
+
+func (h afterFailure) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.Handler.Enabled(ctx, level) && (level < slog.LevelError || !h.failed.Load())
+}
+
+func (h afterFailure) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return afterFailure{h.Handler.WithAttrs(attrs), h.failed}
+}
+
+func (h afterFailure) WithGroup(name string) slog.Handler {
+	return afterFailure{h.Handler.WithGroup(name), h.failed}
 }
 
 // logFailed ends the node because its log did.
