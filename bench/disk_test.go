@@ -46,7 +46,11 @@ func throughRaft(t *testing.T) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer func() {
+		if err := log.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	lane, err := replicate.Open(replicate.Config{NodeID: "n1", Gateway: "bench", Lanes: 1, Dir: dir, Store: log, Retention: time.Hour})
 	if err != nil {
 		t.Fatal(err)

@@ -113,7 +113,7 @@ func (g *gateway) start() error {
 // kill ends the process as a power cut would end it, but for the page cache.
 func (g *gateway) kill() {
 	_ = g.process.Process.Kill()
-	<-g.ended
+	_ = <-g.ended
 }
 
 // stop ends the process gracefully.
