@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,10 @@ func NewServer(node Node, token string, metrics prometheus.Gatherer) *http.Serve
 	mux.HandleFunc("POST /api/v1/sinks/{name}/remove", s.changing(s.remove))
 	mux.HandleFunc("POST /api/v1/parked/discard", s.changing(s.discard))
 	mux.HandleFunc("POST /api/v1/gaps/skip", s.changing(s.skip))
+	// Profiles tell much and cost something: they are guarded as changes are.
+	mux.HandleFunc("GET /debug/pprof/", s.changing(pprof.Index))
+	mux.HandleFunc("GET /debug/pprof/profile", s.changing(pprof.Profile))
+	mux.HandleFunc("GET /debug/pprof/trace", s.changing(pprof.Trace))
 	return &http.Server{
 		Handler:           http.NewCrossOriginProtection().Handler(mux),
 		ReadHeaderTimeout: 10 * time.Second,

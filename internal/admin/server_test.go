@@ -112,6 +112,17 @@ func TestWhoMayChangeAnything(t *testing.T) {
 	}
 }
 
+func TestProfilesAreGuarded(t *testing.T) {
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/profile?seconds=1", "/debug/pprof/heap", "/debug/pprof/cmdline"} {
+		if w := request(&fakeNode{}, "", "GET", path, "", func(r *http.Request) { r.RemoteAddr = "10.0.0.9:5000" }); w.Code != http.StatusForbidden {
+			t.Errorf("%s from elsewhere: got %d", path, w.Code)
+		}
+	}
+	if w := request(&fakeNode{}, "", "GET", "/debug/pprof/heap", "", nil); w.Code != http.StatusOK {
+		t.Errorf("a heap profile from loopback: got %d", w.Code)
+	}
+}
+
 func TestErrorsBecomeStatuses(t *testing.T) {
 	for err, want := range map[error]int{
 		admin.ErrNotFound: 404, record.ErrRefused: 409, admin.ErrNotLeader: 503, record.ErrReleased: 410, errors.New("else"): 500,
