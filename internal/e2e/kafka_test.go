@@ -64,16 +64,26 @@ func (b *broker) settings(topics ...string) settings {
 	return settings{brokers: b.cluster.Brokers(), group: b.prefix, topics: topics}
 }
 
+// retry asks again while brokers come and go.
+func (b *broker) retry(what string, ask func() error) {
+	b.t.Helper()
+	var err error
+	await(b.t, what, 30*time.Second, func() bool {
+		err = ask()
+		return err == nil
+	}, func() string { return fmt.Sprint(err) })
+}
+
 // ends gives each partition's last stable offset.
 func (b *broker) ends(topics ...string) map[place]int64 {
 	b.t.Helper()
-	listed, err := b.admin.ListCommittedOffsets(b.t.Context(), topics...)
-	if err == nil {
-		err = listed.Error()
-	}
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	var listed kadm.ListedOffsets
+	b.retry("the partitions' ends", func() (err error) {
+		if listed, err = b.admin.ListCommittedOffsets(b.t.Context(), topics...); err == nil {
+			err = listed.Error()
+		}
+		return err
+	})
 	out := map[place]int64{}
 	listed.Each(func(o kadm.ListedOffset) { out[place{o.Topic, o.Partition}] = o.Offset })
 	return out
@@ -82,10 +92,13 @@ func (b *broker) ends(topics ...string) map[place]int64 {
 // committed gives the group's committed offsets.
 func (b *broker) committed(group string) map[place]int64 {
 	b.t.Helper()
-	fetched, err := b.admin.FetchOffsets(b.t.Context(), group)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	var fetched kadm.OffsetResponses
+	b.retry("the group's offsets", func() (err error) {
+		if fetched, err = b.admin.FetchOffsets(b.t.Context(), group); err == nil {
+			err = fetched.Error()
+		}
+		return err
+	})
 	out := map[place]int64{}
 	fetched.Each(func(o kadm.OffsetResponse) { out[place{o.Topic, o.Partition}] = o.At })
 	return out
