@@ -113,8 +113,10 @@ func (c *claim) stopFetching() {
 const slowedBytes = 1 << 20
 
 const (
-	// pendingBlocks bounds what is gathered and not sealed, in blocks.
-	pendingBlocks = 4
+	// pendingBlocks bounds what is gathered and not sealed, in blocks, to within a
+	// share per claim: what is sealed at once after a wait still fits an entry of
+	// the log whole, and is not cut into parts that a reader must join again.
+	pendingBlocks = 2
 	// smallestShare of a block is what a claim may put into its run at once,
 	// however many claims there are.
 	smallestShare = 16 << 10

@@ -70,7 +70,7 @@ type Receiver struct {
 	// MaxRate caps records per second, MaxBytesRate bytes per second, of the whole gateway. 0 is no cap.
 	MaxRate      int64 `toml:"maxRate"`
 	MaxBytesRate Size  `toml:"maxBytesRate"`
-	// A block is sealed when it holds BlockBytes (default 256KiB, 4KiB to 1MiB) or is BlockInterval old (default 20ms).
+	// A block is sealed when it holds BlockBytes (default 256KiB, 4KiB to 512KiB) or is BlockInterval old (default 20ms).
 	BlockBytes    Size     `toml:"blockBytes"`
 	BlockInterval Duration `toml:"blockInterval"`
 	Kafka         Kafka    `toml:"kafka"`

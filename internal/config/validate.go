@@ -92,7 +92,7 @@ func validateWAL(c *Config, s *source) {
 func validateReceiver(r *Receiver, s *source) {
 	within(s, "receiver.maxRate", r.MaxRate, 0, math.MaxInt64, "0 (no cap)", "")
 	within(s, "receiver.maxBytesRate", r.MaxBytesRate, 0, math.MaxInt64, "0 (no cap)", "")
-	within(s, "receiver.blockBytes", r.BlockBytes, 4<<10, 1<<20, "4KiB", "1MiB: no log entry is larger")
+	within(s, "receiver.blockBytes", r.BlockBytes, 4<<10, 512<<10, "4KiB", "512KiB: no log entry is larger than 1MiB")
 	within(s, "receiver.blockInterval", r.BlockInterval, Duration(time.Millisecond), Duration(time.Minute), "1ms", "1m")
 }
 
