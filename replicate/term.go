@@ -86,15 +86,40 @@ func (t *Term) SetBases(ctx context.Context, bases []record.Base) error {
 	return t.do(ctx, state.Bases{Bases: bases, At: t.now()})
 }
 
-// Advance moves a partition's next offset without records.
+// Advance moves a partition's next offset without records. Where that is backwards,
+// the open batch is cut first: see parted.
 func (t *Term) Advance(ctx context.Context, a record.Advance) error {
+	if a.Next < a.Base {
+		if err := t.parted(ctx); err != nil {
+			return err
+		}
+	}
 	return t.do(ctx, state.Advance{Advance: a, At: t.now()})
 }
 
 // ReplaceTopic takes up a new incarnation of a topic, from offset 0. Suspect is the
 // first entry that may hold its records under the old one's id, 0 when not known.
+// The open batch is cut first: see parted.
 func (t *Term) ReplaceTopic(ctx context.Context, c record.TopicChange, suspect uint64) error {
+	if err := t.parted(ctx); err != nil {
+		return err
+	}
 	return t.do(ctx, state.TopicChange{TopicChange: c, Suspect: suspect, At: t.now()})
+}
+
+// parted cuts the open batch before offsets come again, so that within a batch an
+// offset names one record: refusals go by it, and would leave out both. Nothing of
+// the partitions that go back may be in flight.
+func (t *Term) parted(ctx context.Context) error {
+	open := t.Open()
+	if open.Records == 0 {
+		return nil
+	}
+	err := t.Cut(ctx, open.Seq, t.now())
+	if errors.Is(err, record.ErrRefused) && t.LastSeq() >= open.Seq {
+		return nil // the batcher's own cut came first
+	}
+	return err
 }
 
 // Cut ends the open batch as number seq; at is Unix milliseconds. An empty open
