@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"forebay/batcher"
-	"forebay/internal/config"
 	"forebay/internal/record"
 	"forebay/replicate"
 	"forebay/sinks"
@@ -32,17 +31,22 @@ type destinations struct {
 
 // claim makes every configured sink, gives new ones a cursor, and refuses what
 // must not start: an exactly-once sink that points elsewhere than before, or a
-// destination that belongs to somebody else.
+// destination that belongs to somebody else. A new sink that is refused gets no
+// cursor: the log would hold it to that destination, and wait for it.
 func (d *destinations) claim(ctx context.Context) ([]batcher.SinkConfig, error) {
 	var configured []batcher.SinkConfig
+	add := map[string]func() error{}
 	for _, name := range slices.Sorted(maps.Keys(d.node.config.Sinks)) {
 		c := d.node.config.Sinks[name]
 		sink, err := d.node.machine.sink(name, c, d.node.stdout, d.node.parts)
 		if err != nil {
 			return nil, errDestination(name, err)
 		}
-		if err := d.cursor(ctx, name, c, sink.Destination()); err != nil {
-			return nil, errDestination(name, err)
+		switch known, ok := d.lane.Sink(name); {
+		case !ok:
+			add[name] = func() error { return d.term.AddSink(ctx, name, sink.Destination(), c.StartFrom == "newest") }
+		case c.Delivery == "exactly-once" && known.Destination != sink.Destination():
+			return nil, errDestination(name, errMoved(known.Destination, sink.Destination()))
 		}
 		open := func(ctx context.Context, next record.BatchID) error { return sink.Open(ctx, d.identity(name, next)) }
 		configured = append(configured, batcher.SinkConfig{
@@ -51,21 +55,28 @@ func (d *destinations) claim(ctx context.Context) ([]batcher.SinkConfig, error) 
 			Sink: sink, Open: open, Close: sink.Close,
 		})
 	}
-	return configured, d.look(ctx, configured)
+	errs := d.look(ctx, configured)
+	var all error
+	for i, c := range configured {
+		err := errs[i]
+		if err == nil && add[c.Name] != nil {
+			err = add[c.Name]()
+		}
+		switch {
+		case err == nil:
+		case all == nil:
+			all = errDestination(c.Name, err)
+		default:
+			all = fmt.Errorf("%w; %w", all, errDestination(c.Name, err))
+		}
+	}
+	return configured, all
 }
 
-// cursor adds a sink that the log does not know.
-func (d *destinations) cursor(ctx context.Context, name string, c config.Sink, destination string) error {
-	known, ok := d.lane.Sink(name)
-	switch {
-	case !ok:
-		return d.term.AddSink(ctx, name, destination, c.StartFrom == "newest")
-	case c.Delivery == "exactly-once" && known.Destination != destination:
-		return fmt.Errorf("its destination was %s and is now %s: batches that the old one has would be missing in the new one. "+
-			"Give the new destination a new sink name (the old sink keeps its place in the log until `forebay sinks remove`), or set the old destination again",
-			known.Destination, destination)
-	}
-	return nil
+func errMoved(before, now string) error {
+	return fmt.Errorf("its destination was %s and is now %s: batches that the old one has would be missing in the new one. "+
+		"Give the new destination a new sink name (the old sink keeps its place in the log until `forebay sinks remove`), or set the old destination again",
+		before, now)
 }
 
 func (d *destinations) identity(name string, next record.BatchID) sinks.Identity {
@@ -76,15 +87,16 @@ func (d *destinations) identity(name string, next record.BatchID) sinks.Identity
 }
 
 // look opens every destination once before the first term of this process, all at
-// the same time, and stops the start where one belongs to somebody else. Whatever
-// else is wrong with one is left to its deliveries: a dead sink holds nobody back.
-func (d *destinations) look(ctx context.Context, configured []batcher.SinkConfig) error {
+// the same time, and gives for each why it must stop the start: it belongs to
+// somebody else. Whatever else is wrong with one is left to its deliveries: a dead
+// sink holds nobody back.
+func (d *destinations) look(ctx context.Context, configured []batcher.SinkConfig) []error {
+	errs := make([]error, len(configured))
 	if d.node.looked {
-		return nil
+		return errs
 	}
 	limited, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	errs := make([]error, len(configured))
 	var looking sync.WaitGroup
 	for i, c := range configured {
 		looking.Go(func() { errs[i] = d.lookAt(limited, c) })
@@ -92,28 +104,27 @@ func (d *destinations) look(ctx context.Context, configured []batcher.SinkConfig
 	looking.Wait()
 	// A look that the end of the term broke off is for the next term to take.
 	d.node.looked = ctx.Err() == nil
-	var all error
-	for _, err := range errs {
-		switch {
-		case all == nil:
-			all = err
-		case err != nil:
-			all = fmt.Errorf("%w; %w", all, err)
-		}
-	}
-	return all
+	return errs
 }
 
 func (d *destinations) lookAt(ctx context.Context, c batcher.SinkConfig) error {
-	state, known := d.lane.Sink(c.Name)
-	if !known {
-		return nil // an operator removed it this very moment
-	}
 	identity, _ := d.lane.Identity()
-	err := c.Open(ctx, record.BatchID{Lane: identity.Lane, Seq: state.Cursor})
+	err := c.Open(ctx, record.BatchID{Lane: identity.Lane, Seq: d.next(c.Name)})
 	_ = c.Close()
 	if errors.Is(err, sinks.ErrForeign) || errors.Is(err, sinks.ErrAhead) {
-		return errDestination(c.Name, err)
+		return err
 	}
 	return nil
+}
+
+// next is the batch that a sink needs next, or will once it is added.
+func (d *destinations) next(name string) uint64 {
+	state, known := d.lane.Sink(name)
+	switch {
+	case known:
+		return state.Cursor
+	case d.node.config.Sinks[name].StartFrom == "newest":
+		return d.lane.LastSeq() + 1
+	}
+	return d.lane.FirstSeq()
 }

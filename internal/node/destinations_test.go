@@ -145,7 +145,7 @@ func TestASinkDroppedFromTheConfigurationHoldsTheLog(t *testing.T) {
 	b.produce("clicks", 0, numbers(10, 10)...)
 	r.awaitDelivered("files", 20)
 	old := r.sink("old")
-	if old.Configured || old.Cursor != stands || old.State != "idle" {
+	if old.Configured || old.Cursor != stands || old.State != "notConfigured" {
 		t.Errorf("the dropped sink shows as %+v", old)
 	}
 	if newest := r.batches()[0]; len(newest.Sinks) != 2 || newest.Sinks[1].Name != "old" || newest.Sinks[1].State != "waiting" {

@@ -112,6 +112,7 @@ type place struct {
 	sinks           string
 	node, wal       string
 	stopTimeout     time.Duration
+	snapshotBytes   int64 // 0: the default
 	machine         machine
 	stdout          io.Writer
 }
@@ -162,6 +163,9 @@ interval = "100ms"
 		p.t.Fatal(err)
 	}
 	f.Node.StopTimeout = config.Duration(p.stopTimeout)
+	if p.snapshotBytes > 0 {
+		f.WAL.SnapshotBytes = config.Size(p.snapshotBytes)
+	}
 	return f
 }
 

@@ -109,6 +109,10 @@ func (n *Node) laneStatus(lane *replicate.Lane, lead *lead) admin.Lane {
 	return l
 }
 
+// stateNotConfigured is a sink that the log knows and the configuration does not:
+// what it has not got stays in the log until it comes back or is removed.
+const stateNotConfigured = "notConfigured"
+
 // sinkStatus joins the cursors of the log with what the batcher is doing.
 func (n *Node) sinkStatus(lane *replicate.Lane, lead *lead) []admin.Sink {
 	doing := map[string]batcher.SinkStatus{}
@@ -125,8 +129,11 @@ func (n *Node) sinkStatus(lane *replicate.Lane, lead *lead) []admin.Sink {
 			Name: s.Name, Cursor: record.BatchID{Lane: identity.Lane, Seq: s.Cursor}.String(), State: "idle",
 			Parked: s.Parked, Dropped: s.Dropped, Configured: configured,
 		}
-		if s.Paused {
+		switch {
+		case s.Paused:
 			shown.State = string(batcher.StatePaused)
+		case !configured:
+			shown.State = stateNotConfigured
 		}
 		if at, ok := doing[s.Name]; ok {
 			shown.State, shown.Retries, shown.LastError = string(at.State), at.Retries, at.LastError
