@@ -171,8 +171,14 @@ func (s *Sink) Destination() string {
 	return "sqlite:" + realPath(s.cfg.Path) + "#" + lowerASCII(s.cfg.Table)
 }
 
-// realPath follows links in as much of the path as is there.
-func realPath(path string) string {
+// maxLinks bounds the links that lead to what is not there: a loop ends.
+const maxLinks = 40
+
+// realPath follows links in as much of the path as is there, and a link to a file
+// that is not: making the file must not change where the sink writes.
+func realPath(path string) string { return resolve(path, maxLinks) }
+
+func resolve(path string, links int) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		return real
 	}
@@ -180,7 +186,14 @@ func realPath(path string) string {
 	if dir = filepath.Clean(dir); dir == path {
 		return path
 	}
-	return filepath.Join(realPath(dir), base)
+	target, err := os.Readlink(path)
+	if err != nil || links == 0 {
+		return filepath.Join(resolve(dir, links), base)
+	}
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(dir, target)
+	}
+	return resolve(target, links-1)
 }
 
 func lowerASCII(s string) string {
