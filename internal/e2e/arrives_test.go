@@ -48,6 +48,7 @@ func TestEveryRecordArrivesOnce(t *testing.T) {
 	if n := o.truth.got.part(theirs).count(); n != jvm {
 		t.Errorf("%d records of the JVM's producer, want %d", n, jvm)
 	}
+	t.Logf("%d records in %d batches, peak memory %d MiB", o.shelf.got.count(), len(o.shelf.books), g.peakMemory()>>20)
 	await(t, "no lag by Kafka's own tool", time.Minute, func() bool { return noLag(t, b, 6) })
 	g.stop()
 	o.judge()

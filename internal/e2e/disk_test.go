@@ -152,6 +152,42 @@ func TestADiskNearlyFullPausesTheIntake(t *testing.T) {
 	o.judge()
 }
 
+// A log at its limit pauses the intake and goes on by itself when a sink has
+// taken what it held.
+func TestALogAtItsLimitPausesTheIntake(t *testing.T) {
+	b := newBroker(t, sharedKafka(t))
+	topic := b.topic("t", 2)
+	s := b.settings(topic)
+	s.wal = `maxBytes = "64MiB"
+compression = "none"`
+	g := newGateway(t, s)
+	g.up()
+	o := newOracle(g, b, topic)
+	o.pruned = true
+	p := b.producer(topic, 34)
+	p.send(t.Context(), 20, heavy)
+	o.delivered(30 * time.Second)
+	if out, errs, code := g.command("sinks", "pause", "files"); code != 0 {
+		t.Fatalf("sinks pause exits %d: %s%s", code, out, errs)
+	}
+	p.send(t.Context(), 4000, heavy) // some 100 MB
+	await(t, "the intake to be held", 30*time.Second, func() bool { return g.lane().Intake.HeldBy == "wal.maxBytes" }, g.show)
+	if bytes := g.lane().Log.Bytes; bytes > 72<<20 {
+		t.Errorf("the log holds %d MiB, its limit is 64 MiB", bytes>>20)
+	}
+	g.kill9()
+	g.up()
+	await(t, "the intake to be held after a restart", 30*time.Second, func() bool { return g.lane().Intake.HeldBy == "wal.maxBytes" }, g.show)
+	if out, errs, code := g.command("sinks", "resume", "files"); code != 0 {
+		t.Fatalf("sinks resume exits %d: %s%s", code, out, errs)
+	}
+	o.delivered(2 * time.Minute)
+	o.acknowledged(p)
+	t.Logf("peak memory %d MiB", g.peakMemory()>>20)
+	g.stop()
+	o.judge()
+}
+
 // heavy makes records of some 50 KB, half of which compress.
 func heavy(random *rand.Rand) *kgo.Record { return &kgo.Record{Value: data(random, 50_000)} }
 

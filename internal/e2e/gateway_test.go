@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -240,6 +241,24 @@ func (g *gateway) fails(code int, words ...string) {
 			g.t.Errorf("it does not say %q but:\n%s", word, said)
 		}
 	}
+}
+
+// peakMemory is the most that the running process ever held, in bytes.
+func (g *gateway) peakMemory() int64 {
+	g.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.run.cmd.Process.Pid))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	match := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(text)
+	if match == nil {
+		g.t.Fatal("no VmHWM in /proc")
+	}
+	kilobytes, err := strconv.ParseInt(string(match[1]), 10, 64)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return kilobytes << 10
 }
 
 // log is all that the processes printed.

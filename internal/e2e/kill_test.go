@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,11 +27,43 @@ func TestKillNine(t *testing.T) {
 	g := newGateway(t, b.settings(topic))
 	o := newOracle(g, b, topic)
 	p := b.producer(topic, 2)
+	o.surviveKills(size(8, 50), func(ctx context.Context) func() { return p.stream(ctx, 2000, mixed) })
+	o.acknowledged(p)
+}
+
+// The same with snapshots all the time and a log that is deleted as soon as it
+// may be, so that starts come from snapshots and segments end and go.
+func TestKillNineAmidSnapshotsAndTrims(t *testing.T) {
+	b := newBroker(t, sharedKafka(t))
+	topic := b.topic("t", 3)
+	s := b.settings(topic)
+	s.wal = `retention = "1s"
+snapshotBytes = "1MiB"
+compression = "none"`
+	g := newGateway(t, s)
+	o := newOracle(g, b, topic)
+	o.pruned = true
+	p := b.producer(topic, 33)
+	o.surviveKills(size(8, 50), func(ctx context.Context) func() { return p.stream(ctx, 600, heavy) })
+	o.acknowledged(p)
+	g.up()
+	await(t, "the log to be trimmed", time.Minute, func() bool { return g.lane().Log.First > 1 }, g.show)
+	if out, errs, code := g.command("wal", "verify", "--data-dir", g.dataDir()); code != 0 {
+		t.Errorf("wal verify exits %d:\n%s%s", code, out, errs)
+	}
+	g.stop()
+	o.judge()
+}
+
+// surviveKills kills the gateway so many times under load, then judges all.
+func (o *oracle) surviveKills(rounds int, load func(context.Context) (wait func())) {
+	t, g := o.t, o.g
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	wait := p.stream(ctx, 2000, mixed)
+	wait := load(ctx)
 	random := newRandom(t)
-	for range size(8, 50) {
+	for range rounds {
 		underKills(t, g, random)
 		o.shelf.look(t) // all that is there now was there before the crash
 		o.shelf.unchanged(t)
@@ -38,8 +71,7 @@ func TestKillNine(t *testing.T) {
 	cancel()
 	wait()
 	g.up()
-	o.delivered(time.Minute)
-	o.acknowledged(p)
+	o.delivered(2 * time.Minute)
 	t.Logf("%d records in %d batches, %d starts", o.shelf.got.count(), len(o.shelf.books), g.runs)
 	g.stop()
 	o.judge()
@@ -68,15 +100,23 @@ func underKills(t *testing.T, g *gateway, random *rand.Rand) {
 	g.killSoon(random)
 }
 
-// killSoon kills the gateway at any moment of the next second and a half.
+// killSoon kills the gateway at any moment of the next second and a half, now
+// and then while it is stopping.
 func (g *gateway) killSoon(random *rand.Rand) {
 	g.t.Helper()
+	defer g.kill9()
 	select { // not to wait for anything: the moment is to be any
 	case <-time.After(time.Duration(random.IntN(1500)) * time.Millisecond):
 	case <-g.run.done:
 		g.t.Fatalf("the gateway ended by itself with exit code %d", g.run.code)
 	}
-	g.kill9()
+	if random.IntN(4) == 0 {
+		_ = g.run.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-time.After(time.Duration(random.IntN(20)) * time.Millisecond):
+		case <-g.run.done:
+		}
+	}
 }
 
 func sum(offsets map[place]int64) int64 {

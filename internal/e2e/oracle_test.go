@@ -16,6 +16,8 @@ type oracle struct {
 	b     *broker
 	truth *truth
 	shelf *shelf
+	// pruned: the retention is so short that old batches are listed no more.
+	pruned bool
 }
 
 func newOracle(g *gateway, b *broker, topics ...string) *oracle {
@@ -98,11 +100,11 @@ func (o *oracle) offsets() (committed, next map[place]int64) {
 func (o *oracle) numbered() {
 	o.t.Helper()
 	seq := uint64(0)
-	for _, b := range o.batches() {
-		if seq++; b.Seq != seq {
+	for i, b := range o.batches() {
+		if seq++; b.Seq != seq && !(o.pruned && i == 0) {
 			o.t.Errorf("batch %d is missing: after %d comes %d", seq, seq-1, b.Seq)
-			seq = b.Seq
 		}
+		seq = b.Seq
 		book := o.shelf.books[b.Seq]
 		switch {
 		case book == nil && b.Records > 0 && b.Seq <= o.shelf.last:

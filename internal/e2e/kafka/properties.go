@@ -52,6 +52,7 @@ func (c *Cluster) properties(i int) string {
 		"replica.lag.time.max.ms=5000",
 		"log.initial.task.delay.ms=500",
 		"log.retention.check.interval.ms=1000",
+		"log.cleaner.backoff.ms=500",
 		"log.flush.start.offset.checkpoint.interval.ms=1000",
 		"message.max.bytes=67108864",
 		"replica.fetch.max.bytes=67108864",
