@@ -79,8 +79,9 @@ func (s Size) String() string {
 
 func parseDuration(text string) (Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
-		if n, err := strconv.ParseInt(days, 10, 32); err == nil && n >= 0 {
-			return Duration(time.Duration(n) * 24 * time.Hour), nil
+		const day = 24 * time.Hour
+		if n, err := strconv.ParseInt(days, 10, 64); err == nil && n >= 0 && n <= int64(math.MaxInt64/day) {
+			return Duration(time.Duration(n) * day), nil
 		}
 	}
 	d, err := time.ParseDuration(text)
