@@ -521,7 +521,7 @@ func TestBreakGroup(t *testing.T) {
 		}
 		logger := slog.New(slog.DiscardHandler)
 		if testing.Verbose() {
-			logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})).With("node", n.id)
+			logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", n.id)
 		}
 		n.log, err = wal.Open(wal.Config{Dir: n.dir, SegmentSize: 16 << 10, RingBytes: 64 << 10, SnapshotIndex: newest.Index, SnapshotTerm: newest.Term, SnapshotTaken: newest.TakenHere, Logger: logger, OnFailure: func(err error) { t.Errorf("%s: log: %v", n.id, err) }})
 		if err != nil {

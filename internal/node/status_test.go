@@ -167,7 +167,7 @@ func TestParkedRecords(t *testing.T) {
 			t.Errorf("parked record %d: %v", i, err)
 		}
 	}
-	if s := r.sink("strict"); s.Parked != 2 || s.Dropped != 0 || s.State != "idle" {
+	if s := r.awaitSink("strict", "idle"); s.Parked != 2 || s.Dropped != 0 {
 		t.Errorf("the sink shows as %+v", s)
 	}
 	shown, err := r.ParkedRecord(t.Context(), 0, parked[1].ID)
