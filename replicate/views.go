@@ -122,6 +122,17 @@ func (v views) GapsForgotten() uint64 { return see(v, (*state.State).GapsForgott
 // TopicChanges lists the newest topic changes, oldest first.
 func (v views) TopicChanges() []state.TopicReplaced { return see(v, (*state.State).TopicChanges) }
 
+// Retired lists the incarnations of topics that were replaced, of those changes: none
+// of them comes again.
+func (v views) Retired() []record.TopicID {
+	changes := v.TopicChanges()
+	ids := make([]record.TopicID, 0, len(changes))
+	for _, c := range changes {
+		ids = append(ids, c.Old)
+	}
+	return ids
+}
+
 // Dropped lists the newest dropped records, oldest first.
 func (v views) Dropped() []state.DroppedRecord { return see(v, (*state.State).Dropped) }
 
