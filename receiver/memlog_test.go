@@ -214,6 +214,16 @@ func (l *memLog) Advance(_ context.Context, a record.Advance) error {
 	return nil
 }
 
+func (l *memLog) Retired() []record.TopicID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ids []record.TopicID
+	for _, c := range l.changes {
+		ids = append(ids, c.Old)
+	}
+	return ids
+}
+
 // AppliedIndex counts blocks: this log keeps nothing else as an entry.
 func (l *memLog) AppliedIndex() uint64 {
 	l.mu.Lock()

@@ -30,6 +30,9 @@ type Log interface {
 	// ReplaceTopic takes up a new incarnation of a topic, from 0. Suspect is the first
 	// entry that may hold its records under the old one's id, 0 when that is not known.
 	ReplaceTopic(ctx context.Context, c record.TopicChange, suspect uint64) error
+	// Retired lists the incarnations of topics that the log has replaced. A broker that
+	// still tells of one lags behind.
+	Retired() []record.TopicID
 	// AppliedIndex is the newest entry of the log that its state has taken in.
 	AppliedIndex() uint64
 	// Held says why the intake is held, "" when it is open, and a channel that

@@ -40,7 +40,7 @@ type Receiver struct {
 	leaderless map[key]bool
 	details    map[key]detail          // the newest error of a partition
 	looked     map[string]sighting     // when an incarnation was last seen
-	retired    map[record.TopicID]bool // incarnations replaced in this term
+	retired    map[record.TopicID]bool // incarnations that were replaced
 	limits     Limits
 	problems   map[string]string
 	notes      []Note
@@ -58,14 +58,18 @@ func New(cfg Config, log Log) (*Receiver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registering the receiver's metrics: %w", err)
 	}
-	return &Receiver{
+	r := &Receiver{
 		cfg: cfg, log: log, metrics: m, limiter: newLimiter(Limits{}),
 		logger:  cfg.Logger.With("lane", cfg.Lane),
 		retired: make(map[record.TopicID]bool), kick: make(chan struct{}, 1),
 		ends: make(map[key]int64), details: make(map[key]detail),
 		looked: make(map[string]sighting), problems: make(map[string]string),
 		limits: Limits{Records: cfg.MaxRate, Bytes: cfg.MaxBytesRate, PerPartition: cfg.MaxRatePerPartition},
-	}, nil
+	}
+	for _, id := range log.Retired() {
+		r.retired[id] = true
+	}
+	return r, nil
 }
 
 // Run reads until ctx ends (nil) or the lead is lost (record.ErrLeadLost). It
