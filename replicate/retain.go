@@ -179,4 +179,6 @@ func (l *Lane) needed(seq uint64) uint64 {
 }
 
 // keptBatches counts the batches that the state keeps.
-func (l *Lane) keptBatches() uint64 { return l.LastSeq() + 1 - l.FirstSeq() }
+func (l *Lane) keptBatches() uint64 {
+	return see(l.views, func(st *state.State) uint64 { return st.LastSeq() + 1 - st.FirstSeq() })
+}

@@ -80,7 +80,9 @@ func (u usage) after(v batchView, seq uint64) usage {
 		return u
 	}
 	freed := v.freed(seq)
-	return usage{bytes: u.bytes - freed, free: u.free + freed, batches: u.batches - (seq + 1 - v.first)}
+	// The batches were counted before they were looked at: some of those due may be newer.
+	gone := min(u.batches, seq+1-v.first)
+	return usage{bytes: u.bytes - freed, free: u.free + freed, batches: u.batches - gone}
 }
 
 // newestWhere gives the newest delivered batch that ok holds for, 0 for none;
