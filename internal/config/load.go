@@ -79,9 +79,9 @@ func Parse(path string, text []byte) (*File, error) {
 	d := &decoder{source: src, expand: true, dir: filepath.Dir(path)}
 	d.decode("", document, reflect.ValueOf(&f.Config).Elem())
 	f.fillSinks()
-	if len(src.problems) == 0 {
-		validate(&f.Config, src)
-	}
+	rules := &source{file: path, lines: src.lines}
+	validate(&f.Config, rules)
+	src.addUnlessFollows(rules.problems)
 	if err := src.err(); err != nil {
 		return nil, err
 	}

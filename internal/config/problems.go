@@ -67,6 +67,30 @@ func (s *source) add(key, format string, args ...any) {
 	s.problems = append(s.problems, Problem{s.file, line, key, fmt.Sprintf(format, args...)})
 }
 
+// addUnlessFollows adds what the rules found, without what only follows from
+// problems that are noted already: of the same key, of one around or within it, or
+// of a required key whose name was perhaps mistyped in the same table.
+func (s *source) addUnlessFollows(found Problems) {
+	noted := s.problems
+	follows := func(p Problem) bool {
+		return slices.ContainsFunc(noted, func(n Problem) bool {
+			return n.Key == p.Key || beneath(n.Key, p.Key) || beneath(p.Key, n.Key) ||
+				parent(n.Key) == parent(p.Key) && strings.HasPrefix(p.Message, "is required")
+		})
+	}
+	for _, p := range found {
+		if !follows(p) {
+			s.problems = append(s.problems, p)
+		}
+	}
+}
+
+// beneath tells whether a key lies somewhere in a table or list.
+func beneath(key, table string) bool {
+	rest, ok := strings.CutPrefix(key, table)
+	return ok && rest != "" && (rest[0] == '.' || rest[0] == '[')
+}
+
 func parent(key string) string {
 	if i := strings.LastIndexAny(key, ".["); i >= 0 {
 		return key[:i]
