@@ -110,7 +110,7 @@ func (g *gateway) holds(o *oracle) {
 // Bad configuration does not start, and says all that is wrong with its lines.
 func TestBadConfigurationDoesNotStart(t *testing.T) {
 	g := newGateway(t, settings{
-		brokers: []string{fmt.Sprintf("127.0.0.1:%d", kafka.FreePort(t))}, group: "", topics: nil,
+		brokers: []string{fmt.Sprintf("127.0.0.1:%d", kafka.FreePort(t))}, group: "", topics: []string{},
 		receiver: `maxRaet = 5`, batch: `interval = "5"`,
 	})
 	g.fails(78, "maxRaet", "maxRate", "receiver.kafka.group", "receiver.kafka.topics", "batch.interval", "forebay.toml:")

@@ -113,7 +113,7 @@ func (o *oracle) numbered() {
 			o.t.Errorf("batch %s has %d records, its file %d", b.ID, b.Records, book.records)
 		}
 	}
-	if seq < o.shelf.last {
+	if seq < o.shelf.last && !(o.pruned && seq == 0) {
 		o.t.Errorf("the API knows of batches up to %d, files go up to %d", seq, o.shelf.last)
 	}
 }
