@@ -183,7 +183,7 @@ func (s *machineSnapshot) Persist(sink raft.SnapshotSink) error {
 	s.data[0] = payloadFormat
 	binary.LittleEndian.PutUint64(s.data[1:], own.info.meta.Index)
 	binary.LittleEndian.PutUint64(s.data[9:], own.info.meta.Term)
-	if err := own.begin(true); err != nil {
+	if err := own.begin(own.store.logged(own.info.meta.Index)); err != nil {
 		return err
 	}
 	_, err := own.Write(s.data)

@@ -249,6 +249,14 @@ func (s *snapshotStore) setBase(first uint64) {
 	s.floor = max(s.floor, first)
 }
 
+// logged tells whether the log held an entry, and not only an installed snapshot of it:
+// one may be due, and be taken at the very index, when another is installed.
+func (s *snapshotStore) logged(index uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return index >= s.base
+}
+
 // indexBelow tells which snapshot would be the floor's if the floor were this.
 func (s *snapshotStore) indexBelow(floor uint64) uint64 {
 	s.mu.Lock()
