@@ -191,17 +191,21 @@ func (n *Node) batch(l *replicate.Lane, lead *lead, info record.BatchInfo) admin
 		ID: info.ID.String(), Lane: info.ID.Lane, Seq: info.ID.Seq, CutAt: millis(info.CutAt),
 		Records: info.Records, Bytes: info.Bytes, Ranges: append([]record.Range{}, info.Ranges...), Sinks: []admin.BatchSink{},
 	}
-	done := map[string]bool{}
-	for _, d := range l.Dones(info.ID.Seq) {
-		started, finished := millis(d.StartedAt), millis(d.DoneAt)
-		b.Sinks = append(b.Sinks, admin.BatchSink{Name: d.Sink, State: "done", Attempts: int(d.Attempts), StartedAt: &started, DoneAt: &finished})
-		done[d.Sink] = true
-	}
 	underWay := map[string]batcher.Delivery{}
 	if lead != nil {
 		for _, d := range lead.batcher.Deliveries(info.ID.Seq) {
 			underWay[d.Sink] = d
 		}
+	}
+	done := map[string]bool{}
+	for _, d := range l.Dones(info.ID.Seq) {
+		started, finished := millis(d.StartedAt), millis(d.DoneAt)
+		shown := admin.BatchSink{Name: d.Sink, State: "done", Attempts: int(d.Attempts), StartedAt: &started, DoneAt: &finished}
+		if u := underWay[d.Sink]; u.State == batcher.StateLost { // its cursor moved first
+			shown.State, shown.Error, shown.DoneAt = string(u.State), u.Error, nil
+		}
+		b.Sinks = append(b.Sinks, shown)
+		done[d.Sink] = true
 	}
 	for _, s := range l.Sinks() {
 		if done[s.Name] || s.Cursor > info.ID.Seq {
