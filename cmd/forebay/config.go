@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"runtime"
 
 	"github.com/spf13/cobra"
@@ -15,15 +16,27 @@ import (
 // loadConfig reads a configuration and checks all that can be checked without
 // touching anything outside.
 func loadConfig(path string) (*config.File, error) {
-	file, err := config.Load(path)
+	file, err := readConfig(path)
 	if err != nil {
 		return nil, err
 	}
 	return file, node.Check(file)
 }
 
+// readConfig reads a configuration file.
+func readConfig(path string) (*config.File, error) {
+	file, err := config.Load(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = &exitError{exitBadConfig, fmt.Errorf("there is no configuration %s: name one with --config FILE", path)}
+	case err != nil && !errors.Is(err, config.ErrInvalid):
+		err = &exitError{exitBadConfig, err}
+	}
+	return file, err
+}
+
 func configFlag(c *cobra.Command, path *string) {
-	c.Flags().StringVarP(path, "config", "c", "forebay.toml", "the configuration file")
+	c.Flags().StringVarP(path, "config", "c", "forebay.toml", "the configuration `FILE`")
 }
 
 func (p *program) validateCommand() *cobra.Command {
@@ -34,14 +47,7 @@ func (p *program) validateCommand() *cobra.Command {
 		Args:  exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			if _, err := loadConfig(path); err != nil {
-				var problems config.Problems
-				if !errors.As(err, &problems) {
-					return err
-				}
-				for _, problem := range problems {
-					fmt.Fprintln(p.err, problem)
-				}
-				return &exitError{code: exitBadConfig}
+				return err
 			}
 			fmt.Fprintf(p.out, "%s is valid\n", path)
 			return nil
@@ -81,7 +87,7 @@ func (p *program) configShowCommand() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().StringVar(&r.address, "addr", envOr("FOREBAY_ADDR", "127.0.0.1:8420"), "address of the node's HTTP API (FOREBAY_ADDR)")
+	r.registerAddress(c)
 	configFlag(c, &path)
 	return c
 }

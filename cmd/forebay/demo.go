@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -28,31 +30,16 @@ With --crash the gateway process is killed with SIGKILL in mid-stream, again and
 again, and started again: nothing may be missing, and nothing there twice.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			var err error
-			if config.Program, err = os.Executable(); err != nil {
-				return err
-			}
+			config.Out = p.out
 			if !crash {
 				config.Crashes = 0
 			} else if config.For <= 0 {
 				return usageError{errors.New("--crash needs an end: give --for a duration")}
 			}
-			keep := config.Dir != ""
-			if !keep {
-				parent, err := os.MkdirTemp("", "forebay-demo-")
-				if err != nil {
-					return err
-				}
-				config.Dir = filepath.Join(parent, "demo")
-				defer func() {
-					if err == nil {
-						os.RemoveAll(parent)
-					}
-				}()
+			if config.Rate <= 0 || config.MaxRate < 0 || config.Crashes < 0 {
+				return usageError{errors.New("--rate takes a number from 1 on, --max-rate and --crashes one from 0 on")}
 			}
-			config.Out = p.out
-			err = demo.Run(c.Context(), config)
-			return err
+			return runDemo(c.Context(), config)
 		},
 	}
 	c.Flags().BoolVar(&crash, "crash", false, "kill the gateway in mid-stream and start it again")
@@ -62,4 +49,25 @@ again, and started again: nothing may be missing, and nothing there twice.`,
 	c.Flags().IntVar(&config.MaxRate, "max-rate", 5000, "receiver.maxRate: records taken in per second")
 	c.Flags().StringVar(&config.Dir, "dir", "", "an empty directory to work in and to keep (default: a temporary one)")
 	return c
+}
+
+// runDemo plays the demo in the directory that was named, or in a temporary one,
+// which stays when something was not as it should be.
+func runDemo(ctx context.Context, config demo.Config) error {
+	var err error
+	if config.Program, err = os.Executable(); err != nil {
+		return fmt.Errorf("finding this program, to start the gateway: %w", err)
+	}
+	if config.Dir != "" {
+		return demo.Run(ctx, config)
+	}
+	parent, err := os.MkdirTemp("", "forebay-demo-")
+	if err != nil {
+		return fmt.Errorf("making a directory for the demo: %w", err)
+	}
+	config.Dir = filepath.Join(parent, "demo")
+	if err := demo.Run(ctx, config); err != nil {
+		return fmt.Errorf("%w (everything is kept in %s)", err, config.Dir)
+	}
+	return os.RemoveAll(parent)
 }

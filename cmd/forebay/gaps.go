@@ -22,7 +22,7 @@ func (p *program) gapsListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return r.show(p.out, gaps, func(t *table) {
+			return r.output.show(p.out, gaps, func(t *table) {
 				t.row("TOPIC", "PARTITION", "FIRST", "LAST", "REASON", "RECORDED AT", "STATE")
 				for _, g := range gaps {
 					state := "passed"
@@ -47,13 +47,13 @@ func (p *program) gapsSkipCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			partition, err := strconv.ParseInt(args[1], 10, 32)
 			if err != nil {
-				return usageError{fmt.Errorf("%q is no partition number", args[1])}
+				return usageError{fmt.Errorf("%q is no partition's number (see gaps list)", args[1])}
 			}
 			gap, err := r.client().SkipGap(c.Context(), args[0], int32(partition))
 			if err != nil {
 				return err
 			}
-			return r.done(p, gap, "recorded the gap %s/%d offsets %d to %d (%s); the partition goes on", gap.Topic, gap.Partition, gap.First, gap.Last, gap.Reason)
+			return r.done(p.out, gap, "recorded the gap %s/%d offsets %d to %d (%s); the partition goes on", gap.Topic, gap.Partition, gap.First, gap.Last, gap.Reason)
 		},
 	}
 	r.register(c)

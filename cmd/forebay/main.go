@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -37,10 +38,12 @@ func main() {
 	os.Exit(code)
 }
 
-// program is the command line with its streams: what a test starts too.
+// program is one command line with its streams: what a test starts too.
 type program struct {
 	in       io.Reader
 	out, err io.Writer
+	// begun tells that the command line was understood and its command begun.
+	begun bool
 }
 
 // exitError ends the program with a code of its own; its error may be nil.
@@ -60,6 +63,8 @@ func (e *exitError) Unwrap() error { return e.err }
 // usageError marks what the caller typed wrong.
 type usageError struct{ error }
 
+func (e usageError) Unwrap() error { return e.error }
+
 // run executes one command line and gives its exit code.
 func (p *program) run(ctx context.Context, args []string) int {
 	root := p.root()
@@ -68,10 +73,26 @@ func (p *program) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitOK
 	}
+	if !p.begun {
+		err = usageError{err}
+	}
+	p.say(err)
+	return exitCode(err)
+}
+
+// say prints an error; every problem of a configuration comes as a line of its own,
+// which editors understand.
+func (p *program) say(err error) {
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		for _, problem := range problems {
+			fmt.Fprintln(p.err, problem)
+		}
+		return
+	}
 	if text := err.Error(); text != "" {
 		fmt.Fprintln(p.err, "forebay: "+text)
 	}
-	return exitCode(err)
 }
 
 func exitCode(err error) int {
@@ -108,18 +129,21 @@ at a fixed interval, and delivers each batch to every sink, exactly once where
 the sink can do that. After a crash it goes on from the log.
 
 Data goes to stdout, logs and errors to stderr. Exit codes: 0 done, 1 failed,
-2 usage, 69 no node answers, 75 try again, 78 bad configuration.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+2 usage, 3 a torn tail and nothing else (wal), 69 no node answers, 75 try again,
+78 bad configuration.`,
+		SilenceErrors:    true,
+		SilenceUsage:     true,
+		Args:             noSuchCommand,
+		RunE:             func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRun: func(*cobra.Command, []string) { p.begun = true },
 	}
 	root.SetIn(p.in)
 	root.SetOut(p.out)
 	root.SetErr(p.err)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w (see %s --help)", err, c.CommandPath())}
+		return fmt.Errorf("%w (see %s --help)", err, c.CommandPath())
 	})
+	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		p.runCommand(), p.validateCommand(), p.demoCommand(), p.statusCommand(), p.batchesCommand(),
 		p.sinksCommand(), p.parkedCommand(), p.gapsCommand(), p.configCommand(), p.walCommand(), p.versionCommand(),
@@ -127,24 +151,63 @@ Data goes to stdout, logs and errors to stderr. Exit codes: 0 done, 1 failed,
 	return root
 }
 
+// helpCommand is cobra's, but for what it says to a command that is not there.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "What a command does, and its flags",
+		Args: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 {
+				err = noSuchCommand(c, rest)
+			}
+			return err
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, _, err := root.Find(args)
+			if err != nil {
+				return err
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+	}
+}
+
 // group makes a command that only holds others.
 func group(use, short string, children ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: func(c *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usageError{fmt.Errorf("unknown command %q for %q (see %s --help)", args[0], c.CommandPath(), c.CommandPath())}
-		}
-		return nil
-	}, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c := &cobra.Command{Use: use, Short: short, Args: noSuchCommand, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(children...)
 	return c
+}
+
+// noSuchCommand refuses what is left over where only a command can come.
+func noSuchCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	c.SuggestionsMinimumDistance = 2
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf(", did you mean %q?", near[0])
+	}
+	return fmt.Errorf("unknown command %q for %q%s (see %s --help)", args[0], c.CommandPath(), hint, c.CommandPath())
 }
 
 // exactly asks for as many arguments as are named.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != len(names) {
-			return usageError{fmt.Errorf("usage: %s", c.UseLine())}
+		switch {
+		case len(args) == len(names):
+			return nil
+		case len(names) == 0:
+			return wrongArguments(c, "no arguments, and got "+strings.Join(args, " "))
 		}
-		return nil
+		return wrongArguments(c, strings.Join(names, " "))
 	}
+}
+
+// wrongArguments says what a command takes.
+func wrongArguments(c *cobra.Command, takes string) error {
+	return fmt.Errorf("%s takes %s (see %s --help)", strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" "), takes, c.CommandPath())
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,14 +17,49 @@ import (
 
 // remote is the flags of every command that asks a running node.
 type remote struct {
-	address, token, output string
+	address, token string
+	output         output
 }
 
 func (r *remote) register(c *cobra.Command) {
-	c.Flags().StringVar(&r.address, "addr", envOr("FOREBAY_ADDR", "127.0.0.1:8420"), "address of the node's HTTP API (FOREBAY_ADDR)")
-	c.Flags().StringVarP(&r.output, "output", "o", "table", "table or json")
+	r.registerAddress(c)
+	r.output.register(c)
 	r.token = os.Getenv("FOREBAY_TOKEN")
 }
+
+func (r *remote) registerAddress(c *cobra.Command) {
+	c.Flags().StringVar(&r.address, "addr", envOr("FOREBAY_ADDR", "127.0.0.1:8420"), "`ADDRESS` of the node's HTTP API (FOREBAY_ADDR)")
+}
+
+// output is the flag --output: looked at before anything is asked or changed.
+type output string
+
+const (
+	outputTable output = "table"
+	outputJSON  output = "json"
+)
+
+func (o *output) register(c *cobra.Command) {
+	*o = outputTable
+	c.Flags().VarP(o, "output", "o", "table or json")
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// Set implements pflag.Value.
+func (o *output) Set(text string) error {
+	switch output(text) {
+	case outputTable, outputJSON:
+		*o = output(text)
+		return nil
+	}
+	return errors.New("want table or json")
+}
+
+// String implements pflag.Value.
+func (o *output) String() string { return string(*o) }
+
+// Type implements pflag.Value.
+func (o *output) Type() string { return "table|json" }
 
 func (r *remote) client() *admin.Client { return admin.NewClient(r.address, r.token) }
 
@@ -34,25 +70,22 @@ func envOr(name, fallback string) string {
 	return fallback
 }
 
-// show prints data as JSON or through table, as the flag says.
-func (r *remote) show(w io.Writer, data any, table func(t *table)) error {
-	return show(w, r.output, data, table)
-}
-
-func show(w io.Writer, format string, data any, fill func(t *table)) error {
-	switch format {
-	case "json":
+// show prints data as JSON or through fill, as the flag says.
+func (o output) show(w io.Writer, data any, fill func(t *table)) error {
+	if o == outputJSON {
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(data)
-	case "table":
-		t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-		fill(t)
-		return t.w.Flush()
-	default:
-		return usageError{fmt.Errorf("--output is table or json, not %q", format)}
 	}
+	t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	fill(t)
+	return t.w.Flush()
+}
+
+// done says what a changing command did.
+func (r *remote) done(w io.Writer, data any, format string, args ...any) error {
+	return r.output.show(w, data, func(t *table) { t.line(format, args...) })
 }
 
 // table is aligned text; an empty cell prints as "-".

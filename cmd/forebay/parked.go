@@ -25,7 +25,7 @@ func (p *program) parkedListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return r.show(p.out, parked, func(t *table) {
+			return r.output.show(p.out, parked, func(t *table) {
 				t.row("ID", "SINK", "BATCH", "TOPIC", "PARTITION", "OFFSET", "BYTES", "PARKED AT", "REASON")
 				for _, q := range parked {
 					t.row(q.ID, q.Sink, q.Batch, q.Topic, q.Partition, q.Offset, q.Bytes, timeText(&q.At), q.Reason)
@@ -55,7 +55,7 @@ func (p *program) parkedShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return r.show(p.out, found, func(t *table) { recordTable(t, found) })
+			return r.output.show(p.out, found, func(t *table) { recordTable(t, found) })
 		},
 	}
 	r.register(c)
@@ -91,7 +91,7 @@ func (p *program) parkedDiscardCommand() *cobra.Command {
 		Short: "Forget parked records for good",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{fmt.Errorf("usage: %s", c.UseLine())}
+				return wrongArguments(c, "the IDs of parked records, as parked list shows them")
 			}
 			return nil
 		},
@@ -103,7 +103,7 @@ func (p *program) parkedDiscardCommand() *cobra.Command {
 			if err := r.client().DiscardParked(c.Context(), lane, ids); err != nil {
 				return err
 			}
-			return r.done(p, map[string]any{"discarded": ids}, "discarded %d parked records", len(ids))
+			return r.done(p.out, map[string]any{"discarded": ids}, "discarded %d parked records", len(ids))
 		},
 	}
 	r.register(c)

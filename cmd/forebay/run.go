@@ -21,11 +21,15 @@ func (p *program) runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return node.Run(c.Context(), node.Options{
+			err = node.Run(c.Context(), node.Options{
 				Config: file,
 				Logger: newLogger(p.err, file.Node),
 				Stdout: p.out,
 			})
+			if err != nil {
+				return &exitError{code: exitCode(err)} // the log has said it
+			}
+			return nil
 		},
 	}
 	configFlag(c, &path)

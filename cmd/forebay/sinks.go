@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,7 @@ func (p *program) sinksListCommand() *cobra.Command {
 			for _, lane := range status.Lanes {
 				sinks = append(sinks, lane.Sinks...)
 			}
-			return r.show(p.out, sinks, func(t *table) { sinkTable(t, sinks) })
+			return r.output.show(p.out, sinks, func(t *table) { sinkTable(t, sinks) })
 		},
 	}
 	r.register(c)
@@ -49,7 +50,7 @@ func (p *program) sinkPauseCommand(verb, short string, paused bool) *cobra.Comma
 			if err := r.client().PauseSink(c.Context(), args[0], paused); err != nil {
 				return err
 			}
-			return r.done(p, map[string]any{"sink": args[0], "paused": paused}, "sink %s %sd", args[0], verb)
+			return r.done(p.out, map[string]any{"sink": args[0], "paused": paused}, "sink %s %sd", args[0], verb)
 		},
 	}
 	r.register(c)
@@ -70,6 +71,9 @@ that it will never get, which must be its cursor (see sinks list): so that what
 is given up is what was looked at.`,
 		Args: exactly("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if from == "" {
+				return usageError{errors.New("say with --gives-up-from BATCH what the sink gives up: its cursor, as `forebay sinks list` shows it")}
+			}
 			id, err := record.ParseBatchID(from)
 			if err != nil {
 				return usageError{fmt.Errorf("--gives-up-from: %w", err)}
@@ -77,16 +81,10 @@ is given up is what was looked at.`,
 			if err := r.client().RemoveSink(c.Context(), args[0], id); err != nil {
 				return err
 			}
-			return r.done(p, map[string]any{"sink": args[0], "givesUpFrom": id.String()}, "sink %s removed; it gave up the batches from %s on", args[0], id)
+			return r.done(p.out, map[string]any{"sink": args[0], "givesUpFrom": id.String()}, "sink %s removed; it gave up the batches from %s on", args[0], id)
 		},
 	}
 	r.register(c)
-	c.Flags().StringVar(&from, "gives-up-from", "", "the sink's cursor: the first batch that it gives up")
-	_ = c.MarkFlagRequired("gives-up-from")
+	c.Flags().StringVar(&from, "gives-up-from", "", "the first `BATCH` that it gives up, which is its cursor")
 	return c
-}
-
-// done says what a changing command did.
-func (r *remote) done(p *program, data any, format string, args ...any) error {
-	return r.show(p.out, data, func(t *table) { t.line(format, args...) })
 }

@@ -20,7 +20,7 @@ func (p *program) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return r.show(p.out, status, func(t *table) { statusTable(t, status) })
+			return r.output.show(p.out, status, func(t *table) { statusTable(t, status) })
 		},
 	}
 	r.register(c)
@@ -68,7 +68,7 @@ func sinkTable(t *table, sinks []admin.Sink) {
 	for _, s := range sinks {
 		state := s.State
 		if !s.Configured {
-			state += " (not configured; holds the log)"
+			state += " (holds the log)"
 		}
 		t.row(s.Name, s.Cursor, state, s.Retries, timeText(s.LastSuccess), s.Parked, s.Dropped, s.LastError)
 	}
@@ -90,7 +90,7 @@ func (p *program) batchesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return r.show(p.out, page, func(t *table) {
+			return r.output.show(p.out, page, func(t *table) {
 				t.row("BATCH", "CUT AT", "RECORDS", "BYTES", "SINK", "STATE", "ATTEMPTS", "STARTED", "DONE", "ERROR")
 				for _, b := range page.Batches {
 					id, cut, records, size := b.ID, timeText(&b.CutAt), fmt.Sprint(b.Records), bytesText(b.Bytes)

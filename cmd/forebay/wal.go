@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -11,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"forebay/internal/admin"
-	"forebay/internal/config"
 	"forebay/internal/record"
 	"forebay/replicate/state"
 	"forebay/wal"
@@ -29,8 +29,8 @@ type place struct {
 }
 
 func (w *place) register(c *cobra.Command) {
-	c.Flags().StringVarP(&w.config, "config", "c", "", "the node's configuration file, for its data directory")
-	c.Flags().StringVar(&w.dataDir, "data-dir", "", "the data directory itself")
+	c.Flags().StringVarP(&w.config, "config", "c", "", "the node's configuration `FILE`, for its data directory")
+	c.Flags().StringVar(&w.dataDir, "data-dir", "", "the data directory itself, a `DIR`")
 	c.Flags().Uint32Var(&w.lane, "lane", 0, "the lane")
 }
 
@@ -40,7 +40,7 @@ func (w *place) open() (*wal.Reader, string, error) {
 	}
 	dir := w.dataDir
 	if dir == "" {
-		file, err := config.Load(w.config)
+		file, err := readConfig(w.config)
 		if err != nil {
 			return nil, "", err
 		}
@@ -48,16 +48,16 @@ func (w *place) open() (*wal.Reader, string, error) {
 	}
 	dir = filepath.Join(dir, "lanes", fmt.Sprint(w.lane))
 	reader, err := wal.Inspect(dir)
-	if err != nil {
-		return nil, "", fmt.Errorf("reading the log in %s: %w", dir, err)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", fmt.Errorf("there is no log in %s: name the data directory of a node that has run, and a lane that it hosts", dir)
 	}
-	return reader, dir, nil
+	return reader, dir, err
 }
 
 func (p *program) walListCommand() *cobra.Command {
 	var (
 		at      place
-		output  string
+		output  output
 		entries bool
 	)
 	c := &cobra.Command{
@@ -70,36 +70,77 @@ func (p *program) walListCommand() *cobra.Command {
 				return err
 			}
 			if entries {
-				return p.listEntries(reader)
+				return p.listEntries(reader, output)
 			}
-			segments := append([]wal.SegmentInfo{}, reader.Segments()...)
-			return show(p.out, output, segments, func(t *table) {
-				t.row("SEGMENT", "FIRST", "LAST", "BYTES", "SEALED")
-				for _, s := range segments {
-					last := ""
-					if s.Last > 0 {
-						last = fmt.Sprint(s.Last)
-					}
-					t.row(s.Name, s.First, last, s.Bytes, s.Sealed)
-				}
-				t.line("synced up to entry %d", reader.Synced())
-			})
+			return p.listSegments(reader, output)
 		},
 	}
 	at.register(c)
-	c.Flags().StringVarP(&output, "output", "o", "table", "table or json, for segments")
+	output.register(c)
 	c.Flags().BoolVar(&entries, "entries", false, "list every entry")
 	return c
 }
 
+// segmentLine is one segment as wal ls -o json prints it; last is 0 when only
+// reading the segment would tell.
+type segmentLine struct {
+	Name   string `json:"name"`
+	First  uint64 `json:"first"`
+	Last   uint64 `json:"last"`
+	Bytes  int64  `json:"bytes"`
+	Sealed bool   `json:"sealed"`
+}
+
+// listSegments prints the segments, and what is wrong with their names and sizes.
+func (p *program) listSegments(reader *wal.Reader, output output) error {
+	segments := []segmentLine{}
+	for _, s := range reader.Segments() {
+		segments = append(segments, segmentLine(s))
+	}
+	err := output.show(p.out, segments, func(t *table) {
+		t.row("SEGMENT", "FIRST", "LAST", "BYTES", "SEALED")
+		for _, s := range segments {
+			last := ""
+			if s.Last > 0 {
+				last = fmt.Sprint(s.Last)
+			}
+			t.row(s.Name, s.First, last, s.Bytes, s.Sealed)
+		}
+		t.line("synced up to entry %d", reader.Synced())
+	})
+	if damage := reader.Damage(); err == nil && len(damage) > 0 {
+		return damage[0]
+	}
+	return err
+}
+
+// entryLine is one entry as wal ls --entries -o json prints it, an object a line.
+type entryLine struct {
+	Index  uint64 `json:"index"`
+	Term   uint64 `json:"term"`
+	Kind   string `json:"kind"`
+	Bytes  int    `json:"bytes"`
+	Detail string `json:"detail"`
+}
+
 // listEntries prints a line per entry as it is read: a log may be large.
-func (p *program) listEntries(reader *wal.Reader) error {
+func (p *program) listEntries(reader *wal.Reader, output output) error {
+	encoder := json.NewEncoder(p.out)
+	encoder.SetEscapeHTML(false)
 	for entry, err := range reader.Entries(0) {
 		if err != nil {
 			return damageIsFailure(err)
 		}
-		kind, detail := describe(entry)
-		fmt.Fprintf(p.out, "%d\tterm %d\t%s\t%d bytes\t%s\n", entry.Index, entry.Term, kind, len(entry.Data), detail)
+		line := entryLine{Index: entry.Index, Term: entry.Term, Bytes: len(entry.Data)}
+		line.Kind, line.Detail = describe(entry)
+		if output == outputJSON {
+			err = encoder.Encode(line)
+		} else {
+			_, err = fmt.Fprintf(p.out, "%d\tterm %d\t%s\t%d bytes\t%s\n", line.Index, line.Term, line.Kind, line.Bytes, line.Detail)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -156,8 +197,8 @@ come again in a later entry.`,
 		},
 	}
 	at.register(c)
-	c.Flags().Uint64Var(&from, "from", 0, "the first entry")
-	c.Flags().Uint64Var(&to, "to", 0, "the last entry (0: to the end)")
+	c.Flags().Uint64Var(&from, "from", 0, "the first `ENTRY`")
+	c.Flags().Uint64Var(&to, "to", 0, "the last `ENTRY` (0: to the end)")
 	return c
 }
 
@@ -222,7 +263,7 @@ type verification struct {
 func (p *program) walVerifyCommand() *cobra.Command {
 	var (
 		at     place
-		output string
+		output output
 	)
 	c := &cobra.Command{
 		Use:   "verify",
@@ -246,9 +287,9 @@ func (p *program) walVerifyCommand() *cobra.Command {
 				v.Torn = report.Torn.Error()
 			}
 			for _, damage := range report.Damage {
-				v.Damage = append(v.Damage, damage.Error())
+				v.Damage = append(v.Damage, damageText(damage))
 			}
-			if err := show(p.out, output, v, func(t *table) { verificationTable(t, &v) }); err != nil {
+			if err := output.show(p.out, v, func(t *table) { verificationTable(t, &v) }); err != nil {
 				return err
 			}
 			switch {
@@ -261,7 +302,7 @@ func (p *program) walVerifyCommand() *cobra.Command {
 		},
 	}
 	at.register(c)
-	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	output.register(c)
 	return c
 }
 
@@ -272,10 +313,22 @@ func verificationTable(t *table, v *verification) {
 	}
 	switch {
 	case len(v.Damage) > 0:
+		t.line("nothing was changed: restore the directory from a copy, or rebuild the node")
 	case v.Torn != "":
-		t.line("torn tail: %s", v.Torn)
-		t.line("it was never acknowledged; the next start cuts it off")
+		t.line("%s", v.Torn)
 	default:
 		t.line("whole: every entry was read and its checksum agrees")
 	}
+}
+
+// damageText says where damage is and what it is; what to do is said once, below.
+func damageText(d *wal.CorruptError) string {
+	where := filepath.Join(d.Dir, d.Segment)
+	if d.Offset >= 0 {
+		where += fmt.Sprintf(" at byte %d", d.Offset)
+	}
+	if d.Index > 0 {
+		where += fmt.Sprintf(", entry %d", d.Index)
+	}
+	return fmt.Sprintf("%s: expected %s, found %s", where, d.Expected, d.Found)
 }

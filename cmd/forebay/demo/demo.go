@@ -7,7 +7,6 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -43,8 +42,12 @@ func Run(ctx context.Context, c Config) error {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return err
 	}
-	if entries, err := os.ReadDir(c.Dir); err != nil || len(entries) > 0 {
-		return errors.Join(err, fmt.Errorf("%s is not empty: the demo begins in an empty directory", c.Dir))
+	entries, err := os.ReadDir(c.Dir)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%s is not empty: the demo begins in an empty directory", c.Dir)
 	}
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(0), kfake.SeedTopics(partitions, topic),
 		kfake.DataDir(filepath.Join(c.Dir, "kafka")), kfake.GroupMinSessionTimeout(time.Second))
@@ -103,7 +106,7 @@ func (c Config) play(ctx context.Context, v *view, p *producer, g *gateway) erro
 	}
 	result, err := prove(draining, p, g)
 	if err != nil {
-		return fmt.Errorf("NOT what was produced: %w (everything is kept in %s)", err, c.Dir)
+		return fmt.Errorf("NOT what was produced: %w", err)
 	}
 	v.say("proved: %d records in %d files, each once, in order, as it was produced", result.records, result.files)
 	v.say("proved: the popularity of %d pages equals the producer's own arithmetic", result.pages)
@@ -113,6 +116,9 @@ func (c Config) play(ctx context.Context, v *view, p *producer, g *gateway) erro
 // watch shows what happens until the producing ends, and kills the gateway in between.
 func (c Config) watch(producing context.Context, v *view, p *producer, g *gateway) error {
 	if err := g.ready(producing); err != nil {
+		if producing.Err() != nil {
+			return nil // the time was short: what was produced is waited for
+		}
 		return err
 	}
 	v.say("ready: taking in at most %d records/s, a batch every 2 s", c.MaxRate)
@@ -180,7 +186,7 @@ func (c Config) drain(ctx context.Context, v *view, p *producer, g *gateway) err
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return fmt.Errorf("not everything had arrived after %s (everything is kept in %s)", drainTimeout, c.Dir)
+			return fmt.Errorf("not everything had arrived after %s; the gateway's log is %s", drainTimeout, g.log())
 		}
 	}
 }
