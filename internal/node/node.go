@@ -125,6 +125,7 @@ func (n *Node) run(ctx context.Context) error {
 	c := &n.config.Node
 	n.logger.Info("forebay starts", "version", Version, "gateway", c.Gateway, "node", c.ID,
 		"data_dir", c.DataDir, "config", n.config.Path(), "sinks", n.sinkList())
+	n.sayUnread()
 	err := n.build(ctx)
 	ran := time.Since(began).Round(time.Millisecond)
 	if err != nil {
@@ -133,6 +134,19 @@ func (n *Node) run(ctx context.Context) error {
 	}
 	n.logger.Info("forebay ends", "reason", "told to stop", "signal", context.Cause(ctx), "ran", ran)
 	return nil
+}
+
+// sayUnread warns of topics that are routed to a sink and that nobody reads. It is
+// no error: the log may still hold records of a topic that is read no more.
+func (n *Node) sayUnread() {
+	for _, name := range slices.Sorted(maps.Keys(n.config.Sinks)) {
+		for _, topic := range n.config.Sinks[name].Topics {
+			if !slices.Contains(n.config.Receiver.Kafka.Topics, topic) {
+				n.logger.Warn("a sink is routed a topic that receiver.kafka.topics does not name; it gets what the log still holds of it, and nothing else",
+					"sink", name, "topic", topic)
+			}
+		}
+	}
 }
 
 // sinkList names the configured sinks with their kinds.
