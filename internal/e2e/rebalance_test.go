@@ -58,7 +58,7 @@ func (b *broker) visit(group, topic string) {
 		b.t.Error("a second member did not get into the group within 30 s")
 	}
 	cancel()
-	<-done
+	_ = <-done // of its session's end
 	if err := member.Close(); err != nil {
 		b.t.Error(err)
 	}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -139,16 +138,6 @@ func (s *shelf) unchanged(t *testing.T) {
 			t.Errorf("%s has changed: %d bytes, before %d (error %v)", book.name, size, book.size, err)
 		}
 	}
-}
-
-// numbers lists the batches that have files, in order.
-func (s *shelf) numbers() []uint64 {
-	var out []uint64
-	for seq := range s.books {
-		out = append(out, seq)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // line reads one JSON line strictly: the fields in their order, no space.
