@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -103,7 +104,7 @@ func (p *program) parkedDiscardCommand() *cobra.Command {
 			if err := r.client().DiscardParked(c.Context(), lane, ids); err != nil {
 				return err
 			}
-			return r.done(p.out, map[string]any{"discarded": ids}, "discarded %d parked records", len(ids))
+			return r.done(p.out, map[string]any{"discarded": ids}, "parked records discarded: %s", strings.Join(args, ", "))
 		},
 	}
 	r.register(c)

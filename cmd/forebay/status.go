@@ -68,7 +68,10 @@ func sinkTable(t *table, sinks []admin.Sink) {
 	for _, s := range sinks {
 		state := s.State
 		if !s.Configured {
-			state += " (holds the log)"
+			state = "not configured, holds the log"
+			if s.State == "paused" {
+				state = "paused, " + state
+			}
 		}
 		t.row(s.Name, s.Cursor, state, s.Retries, timeText(s.LastSuccess), s.Parked, s.Dropped, s.LastError)
 	}

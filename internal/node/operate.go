@@ -12,14 +12,25 @@ import (
 	"forebay/replicate"
 )
 
+// refusal is a request that the node cannot do: what admin makes of it, and the
+// words for the operator.
+type refusal struct{ kind, words error }
+
+func (r *refusal) Error() string   { return r.words.Error() }
+func (r *refusal) Unwrap() []error { return []error{r.kind, r.words} }
+
+func refuse(kind error, format string, args ...any) error {
+	return &refusal{kind, fmt.Errorf(format, args...)}
+}
+
 // laneOf gives a lane that this node hosts.
 func (n *Node) laneOf(k uint32) (*replicate.Lane, *lead, error) {
 	lane, lead := n.view()
 	switch {
 	case lane == nil:
-		return nil, nil, fmt.Errorf("%w: the log is still being opened", admin.ErrNotLeader)
+		return nil, nil, refuse(admin.ErrNotLeader, "the log is still being opened")
 	case k != 0:
-		return nil, nil, fmt.Errorf("%w: there is no lane %d", admin.ErrNotFound, k)
+		return nil, nil, refuse(admin.ErrNotFound, "there is no lane %d", k)
 	}
 	return lane, lead, nil
 }
@@ -28,7 +39,7 @@ func (n *Node) laneOf(k uint32) (*replicate.Lane, *lead, error) {
 func (n *Node) leading(k uint32) (*replicate.Lane, *lead, error) {
 	lane, lead, err := n.laneOf(k)
 	if err == nil && lead == nil {
-		err = fmt.Errorf("%w: this node does not lead lane %d at the moment", admin.ErrNotLeader, k)
+		err = refuse(admin.ErrNotLeader, "this node does not lead lane %d at the moment", k)
 	}
 	return lane, lead, err
 }
@@ -60,7 +71,7 @@ func (n *Node) unknownSink(lane *replicate.Lane, name string) error {
 	if len(known) == 0 {
 		known = []string{"none yet"}
 	}
-	return fmt.Errorf("%w: there is no sink %q; the log knows: %s", admin.ErrNotFound, name, strings.Join(known, ", "))
+	return refuse(admin.ErrNotFound, "there is no sink %q; the log knows: %s", name, strings.Join(known, ", "))
 }
 
 // RemoveSink forgets a sink.
@@ -74,11 +85,11 @@ func (n *Node) RemoveSink(ctx context.Context, name string, from record.BatchID)
 		return n.unknownSink(lane, name)
 	}
 	if _, configured := n.config.Sinks[name]; configured {
-		return fmt.Errorf("%w: sink %q is configured: take it out of the configuration and restart, then remove it", admin.ErrConflict, name)
+		return refuse(admin.ErrConflict, "sink %q is configured: take it out of the configuration and restart, then remove it", name)
 	}
 	if state.Cursor != from.Seq {
-		return fmt.Errorf("%w: sink %q stands at batch %s, not at %s: it would give up other batches than you looked at",
-			admin.ErrConflict, name, record.BatchID{Lane: from.Lane, Seq: state.Cursor}, from)
+		return refuse(admin.ErrConflict, "sink %q stands at batch %s, not at %s: it would give up other batches than you looked at",
+			name, record.BatchID{Lane: from.Lane, Seq: state.Cursor}, from)
 	}
 	if err := lead.term.RemoveSink(ctx, name, from.Seq); err != nil {
 		return err
@@ -94,11 +105,11 @@ func (n *Node) DiscardParked(ctx context.Context, lane uint32, ids []uint64) err
 		return err
 	}
 	if len(ids) == 0 {
-		return fmt.Errorf("%w: say which parked records to discard by their IDs", admin.ErrInvalid)
+		return refuse(admin.ErrInvalid, "say which parked records to discard by their IDs")
 	}
 	for _, id := range ids {
 		if _, ok := l.ParkedRecord(id); !ok {
-			return fmt.Errorf("%w: no parked record has the ID %d; nothing was discarded", admin.ErrNotFound, id)
+			return refuse(admin.ErrNotFound, "no parked record has the ID %d; nothing was discarded", id)
 		}
 	}
 	if err := lead.term.Discard(ctx, ids); err != nil {
@@ -116,7 +127,7 @@ func (n *Node) SkipGap(ctx context.Context, topic string, partition int32) (admi
 	}
 	a, err := lead.receiver.Skip(ctx, topic, partition)
 	if errors.Is(err, receiver.ErrNotOutOfRange) {
-		return admin.Gap{}, fmt.Errorf("%w: %w: there is nothing to skip (gaps list shows what waits)", admin.ErrConflict, err)
+		return admin.Gap{}, refuse(admin.ErrConflict, "%w: there is nothing to skip (gaps list shows what waits)", err)
 	}
 	if err != nil {
 		return admin.Gap{}, err

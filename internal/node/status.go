@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -217,6 +216,7 @@ func (n *Node) batch(l *replicate.Lane, lead *lead, info record.BatchInfo) admin
 		}
 		b.Sinks = append(b.Sinks, shown)
 	}
+	slices.SortFunc(b.Sinks, func(x, y admin.BatchSink) int { return cmp.Compare(x.Name, y.Name) })
 	return b
 }
 
@@ -243,7 +243,7 @@ func (n *Node) ParkedRecord(ctx context.Context, lane uint32, id uint64) (record
 		return record.Record{}, err
 	}
 	if _, ok := l.ParkedRecord(id); !ok {
-		return record.Record{}, fmt.Errorf("%w: no parked record has the ID %d", admin.ErrNotFound, id)
+		return record.Record{}, refuse(admin.ErrNotFound, "no parked record has the ID %d", id)
 	}
 	_, found, err := l.ReadParked(ctx, id)
 	if err != nil {
@@ -281,11 +281,14 @@ func (n *Node) Gaps() []admin.Gap {
 	}
 	for _, p := range lead.receiver.Status().Partitions {
 		if p.State == receiver.StateOutOfRange {
-			gap := admin.Gap{Topic: p.Topic, Partition: p.Partition, First: p.Next, Last: p.Oldest - 1, Reason: p.Detail, Pending: true}
+			gap := admin.Gap{Topic: p.Topic, Partition: p.Partition, First: p.Next, Last: p.Oldest - 1, Reason: gapReason(record.AdvanceExpired), Pending: true}
 			if p.Next > p.End {
-				gap.First, gap.Last = p.End, p.Next-1
+				gap.First, gap.Last, gap.Reason = p.End, p.Next-1, gapReason(record.AdvanceTruncated)
 			}
-			list = append(list, gap)
+			// One that was passed a moment ago may still be listed as out of range.
+			if gap.First <= gap.Last {
+				list = append(list, gap)
+			}
 		}
 	}
 	return list
