@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,7 +38,9 @@ func TestMaxRate(t *testing.T) {
 	s.receiver = fmt.Sprintf("maxRate = %d", rate)
 	g := newGateway(t, s)
 	g.start()
+	waited, at := cpuWait(), time.Now()
 	samples := g.sampleIntake(float64(total))
+	t.Logf("meanwhile some process waited for a processor %.0f %% of the time", 100*(cpuWait()-waited).Seconds()/time.Since(at).Seconds())
 	seconds := samples[len(samples)-1].told.Sub(samples[0].told).Seconds()
 	t.Logf("%d samples over %.1f s (%.0f a second), %.0f records/s overall", len(samples), seconds, float64(len(samples))/seconds, float64(total)/seconds)
 	if float64(len(samples))/seconds < 20 {
@@ -60,6 +63,17 @@ func TestMaxRate(t *testing.T) {
 	o.delivered(time.Minute)
 	g.stop()
 	o.judge()
+}
+
+// cpuWait is how long, since the machine's start, some process had to wait for a
+// processor, 0 where the kernel does not tell: on a machine that others keep busy,
+// a rate that is too low says little.
+func cpuWait() time.Duration {
+	text, _ := os.ReadFile("/proc/pressure/cpu")
+	_, rest, _ := strings.Cut(string(text), "total=")
+	number, _, _ := strings.Cut(rest, "\n")
+	us, _ := strconv.ParseInt(number, 10, 64)
+	return time.Duration(us) * time.Microsecond
 }
 
 // sampleIntake reads the counter from the last moment at which nothing was taken to
