@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"forebay/internal/admin"
+	"forebay/internal/config"
 )
 
 // serve listens, waiting for a predecessor to let go of the address, and serves
@@ -19,12 +20,8 @@ import (
 func (n *Node) serve(ctx context.Context) (stop func(), err error) {
 	server := admin.NewServer(n, string(n.config.Node.Token), n.metrics)
 	server.ErrorLog = slog.NewLogLogger(n.logger.Handler(), slog.LevelDebug)
-	if c := n.config.Node.TLS; c != nil {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			return nil, fmt.Errorf("reading node.tls: %w", err)
-		}
-		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+	if server.TLSConfig, err = serverTLS(n.config.Node.TLS); err != nil {
+		return nil, fmt.Errorf("node.tls: %w", err)
 	}
 	listener, err := listen(ctx, n.config.Node.HTTP, n.machine.serveWait)
 	if err != nil {
@@ -57,6 +54,18 @@ func serveOn(server *http.Server, listener net.Listener) error {
 		return server.ServeTLS(listener, "", "")
 	}
 	return server.Serve(listener)
+}
+
+// serverTLS reads a certificate and its key; nil is plain HTTP.
+func serverTLS(c *config.ServerTLS) (*tls.Config, error) {
+	if c == nil {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate %s and its key %s: %w", c.Cert, c.Key, err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
 }
 
 // listen takes an address, and waits a while for one that is taken.

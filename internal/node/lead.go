@@ -255,7 +255,7 @@ func clientTLS(c *config.ClientTLS) (*tls.Config, error) {
 	if c.CA != "" {
 		pem, err := os.ReadFile(c.CA)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("reading the authorities: %w", err)
 		}
 		settings.RootCAs = x509.NewCertPool()
 		if !settings.RootCAs.AppendCertsFromPEM(pem) {
@@ -265,7 +265,7 @@ func clientTLS(c *config.ClientTLS) (*tls.Config, error) {
 	if c.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("reading the certificate %s and its key %s: %w", c.Cert, c.Key, err)
 		}
 		settings.Certificates = []tls.Certificate{pair}
 	}

@@ -17,6 +17,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -254,7 +255,7 @@ func (n *Node) openLog(path, lane string) (*wal.Log, error) {
 	log, err := wal.Open(wal.Config{
 		Dir: path, SnapshotIndex: newest.Index, SnapshotTerm: newest.Term, SnapshotTaken: newest.TakenHere,
 		RingBytes: int64(n.config.Node.Memory) / 8, StallTimeout: time.Duration(n.config.WAL.StallTimeout),
-		OnFailure: n.logFailed, LockWait: n.machine.lockWait, Files: n.machine.files,
+		OnFailure: n.logFailed, LockWait: cmp.Or(n.machine.lockWait, -1), Files: n.machine.files,
 		Logger: n.parts, Registerer: n.metrics, Lane: lane,
 	})
 	if errors.Is(err, wal.ErrInUse) {

@@ -1,10 +1,25 @@
 package node
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
+	"math/big"
 	"net"
+	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"forebay/wal"
 )
 
 func TestOneLineAtTheStartAndOneAtTheEnd(t *testing.T) {
@@ -42,4 +57,79 @@ func TestAnAddressInUse(t *testing.T) {
 	if err := n.run(t.Context()); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), l.Addr().String()) {
 		t.Errorf("got %v, want ErrInUse with the address", err)
 	}
+}
+
+func TestALogInUse(t *testing.T) {
+	p := newPlace(t, nil, "clicks")
+	r := p.start()
+	r.awaitLead()
+	r.stop()
+	log, err := wal.Open(wal.Config{Dir: p.path("data/lanes/0"), Logger: discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if err := p.mustFail("in use", p.path("data/lanes/0")); !errors.Is(err, ErrInUse) {
+		t.Errorf("got %v, want ErrInUse", err)
+	}
+}
+
+// TestHTTPSpeaksForTheNode, over TLS when it has a certificate: what the handlers
+// say is tested where they are.
+func TestHTTPSpeaksForTheNode(t *testing.T) {
+	b := newBroker(t, 1, "clicks")
+	p := newPlace(t, b, "clicks")
+	p.node = fmt.Sprintf("tls = { cert = %q, key = %q }", p.path("node.crt"), p.path("node.key"))
+	authority := certificate(t, p.path("node.crt"), p.path("node.key"))
+	r := p.up()
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority}}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	for path, words := range map[string]string{
+		"/-/healthy": "healthy", "/-/ready": `"ready":true`, "/api/v1/status": `"gateway":"forebay"`,
+		"/metrics": `forebay_build_info{version="` + Version + `"} 1`, "/api/v1/config": "[sinks.files.file]",
+	} {
+		answer, err := client.Get("https://" + r.address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusOK || !strings.Contains(string(body), words) {
+			t.Errorf("%s: %s, %v\n%s", path, answer.Status, err, body)
+		}
+	}
+	r.stop()
+	if _, err := client.Get("https://" + r.address + "/-/healthy"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("after the stop: %v", err)
+	}
+}
+
+// certificate writes a certificate for loopback that signs itself, and its key.
+func certificate(t *testing.T, cert, key string) *x509.CertPool {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := errors.Join(os.WriteFile(cert, text, 0o600),
+		os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: secret}), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(text)
+	return pool
 }

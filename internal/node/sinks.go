@@ -53,11 +53,18 @@ func newMapper(m *config.Mapping) (sinks.Mapper, error) {
 	return mapping.Compile(mapping.Config{When: m.When, Value: m.Value, Columns: columns})
 }
 
-// Check finds what the configuration alone does not show: mappings that do not
-// compile, sinks that do not accept their settings, two sinks with one
-// destination. It touches nothing. The error lists every problem with its line.
+// Check finds what the configuration alone does not show: certificates that cannot
+// be read, mappings that do not compile, sinks that do not accept their settings,
+// two sinks with one destination. It changes nothing. The error lists every
+// problem with its line.
 func Check(f *config.File) error {
 	return f.Check(func(report func(key, format string, args ...any)) {
+		if _, err := serverTLS(f.Node.TLS); err != nil {
+			report("node.tls", "%v", err)
+		}
+		if _, err := clientTLS(f.Receiver.Kafka.TLS); err != nil {
+			report("receiver.kafka.tls", "%v", err)
+		}
 		destinations := map[string]string{}
 		for _, name := range slices.Sorted(maps.Keys(f.Sinks)) {
 			checkSink(name, f.Sinks[name], destinations, report)
