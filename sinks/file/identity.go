@@ -33,13 +33,18 @@ func (s *Sink) claim(ctx context.Context, id *sinks.Identity) error {
 		want.Node = id.Node
 	}
 	got, err := s.readIdentity(ctx)
-	if errors.Is(err, fs.ErrNotExist) {
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if fresh {
 		got, err = s.take(ctx, id, &want)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.compare(&got, &want)
 	}
-	return s.compare(&got, &want)
+	if err == nil && fresh && id.Next.Seq > 1 {
+		s.cfg.Logger.WarnContext(ctx, "sink begins in a directory that holds none of its earlier batches; is its volume mounted?",
+			"dir", s.cfg.Dir, "next", id.Next.String())
+	}
+	return err
 }
 
 // take claims a directory that says nobody's. Another lane may do so at the same
