@@ -65,7 +65,7 @@ func (s *Sink) Open(ctx context.Context, id sinks.Identity) error {
 	s.id, s.next, s.oldest, s.open = id, id.Next.Seq, lane.pruned, true
 	if lane.isNew && id.Next.Seq > 1 {
 		s.cfg.Logger.Warn("sink begins in a database that holds none of its earlier batches",
-			"sink", id.Sink, "path", s.cfg.Path, "table", s.cfg.Table, "next", id.Next.String())
+			"path", s.cfg.Path, "table", s.cfg.Table, "next", id.Next.String())
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ type Config struct {
 	// Mapper transforms each record; nil writes the record as it is. When it has a
 	// method Kinds() []string (see package mapping), Create follows it.
 	Mapper sinks.Mapper
-	// Logger is nil for none.
+	// Logger carries the sink's name already; nil is none.
 	Logger *slog.Logger
 }
 
