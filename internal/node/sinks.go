@@ -34,7 +34,7 @@ func newSink(name string, c config.Sink, out io.Writer, logger *slog.Logger) (si
 	case c.SQLite != nil:
 		return sqlite.New(sqlite.Config{
 			Path: c.SQLite.Path, Table: c.SQLite.Table, Mode: sqlite.Mode(c.SQLite.Mode), Key: c.SQLite.Key,
-			Update: c.SQLite.Update, Types: c.SQLite.Types, Create: *c.SQLite.Create, Shared: c.SQLite.Shared, Mapper: mapper,
+			Update: c.SQLite.Update, Types: c.SQLite.Types, Create: *c.SQLite.Create, Shared: c.SQLite.Shared, Mapper: mapper, Logger: logger,
 		})
 	default:
 		return stdout.New(stdout.Config{Writer: out, Format: lines.Format(c.Stdout.Format), Encoding: lines.Encoding(c.Stdout.Encoding), Mapper: mapper})
