@@ -18,7 +18,7 @@ func TestASinkThatNeverStartedMayMove(t *testing.T) {
 	if err := os.WriteFile(p.path("files/.forebay.json"), []byte(`{"format":1,"gateway":"other","logId":"00","sink":"files"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.mustFail("sink files", before, `it is of gateway "other"`, "deliver into another directory")
+	_ = p.mustFail("sink files", before, `it is of gateway "other"`, "deliver into another directory")
 	p.sinks = strings.ReplaceAll(p.sinks, before, after)
 	r := p.start()
 	r.awaitLead()

@@ -208,7 +208,7 @@ func TestADataDirectoryInUse(t *testing.T) {
 		t.Errorf("the successor got %v", err)
 	}
 	// … unless it is told to stop.
-	if holder, err = openNow(t, path, "n1", "g"); err != nil {
+	if _, err = openNow(t, path, "n1", "g"); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -21,7 +21,7 @@ func TestAnExactlyOnceSinkKeepsItsDestination(t *testing.T) {
 	r.stop()
 	before, after := p.path("files"), p.path("elsewhere")
 	p.sinks = strings.ReplaceAll(p.sinks, before, after)
-	p.mustFail("sink files", "file:"+before, "is now file:"+after, "a new sink name", "or set the old destination again")
+	_ = p.mustFail("sink files", "file:"+before, "is now file:"+after, "a new sink name", "or set the old destination again")
 	if _, err := os.Stat(after); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the new destination was touched")
 	}
@@ -62,7 +62,7 @@ func TestADestinationOfAnotherStopsTheStart(t *testing.T) {
 			if err := c.change(p); err != nil {
 				t.Fatal(err)
 			}
-			p.mustFail("sink ", p.path("files"), c.words)
+			_ = p.mustFail("sink ", p.path("files"), c.words)
 		})
 	}
 }

@@ -429,8 +429,8 @@ func TestALogThatLostWhatItsSnapshotHeld(t *testing.T) {
 				r.stop()
 				return
 			}
-			p.mustFail(lane, c.words)
-			p.mustFail(lane) // and not at the second try either
+			_ = p.mustFail(lane, c.words)
+			_ = p.mustFail(lane) // and not at the second try either
 		})
 	}
 }
