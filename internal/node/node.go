@@ -133,7 +133,7 @@ func (n *Node) run(ctx context.Context) error {
 		n.logger.Error("forebay ends", "error", err, "ran", ran)
 		return err
 	}
-	n.logger.Info("forebay ends", "reason", "told to stop", "signal", context.Cause(ctx), "ran", ran)
+	n.logger.Info("forebay ends", "reason", "told to stop", "cause", context.Cause(ctx), "ran", ran)
 	return nil
 }
 
