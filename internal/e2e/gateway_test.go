@@ -235,7 +235,7 @@ func (g *gateway) fails(code int, words ...string) {
 	if got := g.exit(30 * time.Second); got != code {
 		g.t.Errorf("exit code %d, want %d", got, code)
 	}
-	said := g.log()[before:]
+	said := strings.ReplaceAll(g.log()[before:], `\"`, `"`) // the log quotes what it quotes
 	for _, word := range words {
 		if !strings.Contains(said, word) {
 			g.t.Errorf("it does not say %q but:\n%s", word, said)
