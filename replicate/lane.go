@@ -195,8 +195,7 @@ func (l *Lane) form() error {
 // fail stops the state machine's user: this node's state is not to be trusted.
 func (l *Lane) fail(err error) {
 	l.lost.Do(func() {
-		l.cfg.Logger.Error("state machine stopped", "error", err)
-		l.cfg.Lost(err)
+		l.cfg.Lost(fmt.Errorf("the state machine stopped: %w", err))
 	})
 }
 
