@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -292,6 +293,9 @@ func passable(block *sarama.FetchResponseBlock, next int64, committed bool) int6
 	slices.SortFunc(pending, func(a, b *sarama.AbortedTransaction) int { return int(min(1, max(-1, a.FirstOffset-b.FirstOffset))) })
 	aborted := make(map[int64]bool)
 	start := next
+	if len(block.RecordsSet) == 0 {
+		next = max(next, behindEmptied(block))
+	}
 	for _, records := range block.RecordsSet {
 		batch := records.RecordBatch
 		if batch == nil || batch.PartialTrailingRecord {
@@ -314,6 +318,18 @@ func passable(block *sarama.FetchResponseBlock, next int64, committed bool) int6
 		next = max(next, batch.LastOffset()+1)
 	}
 	return max(start, min(next, end))
+}
+
+// behindEmptied gives the offset behind an answer that had batches but no record
+// in any of them, 0 for other answers. Sarama drops such batches from the answer
+// and keeps what we want to itself, for its own consumer; reading is all that
+// reflection does here. A batch that came in part would be in the answer.
+func behindEmptied(block *sarama.FetchResponseBlock) int64 {
+	next := reflect.ValueOf(block).Elem().FieldByName("recordsNextOffset")
+	if !next.IsValid() || next.Kind() != reflect.Pointer || next.IsNil() {
+		return 0
+	}
+	return next.Elem().Int()
 }
 
 // holdsFrom tells whether a batch has a record at or after an offset.

@@ -1,7 +1,9 @@
 package receiver
 
 import (
+	"reflect"
 	"testing"
+	"unsafe"
 
 	"github.com/IBM/sarama"
 )
@@ -74,5 +76,35 @@ func TestHolesAtAPartitionsEnd(t *testing.T) {
 	aborted := response(14, 14, [][2]int64{{7, 10}}, batch{first: 10, last: 12, records: []int64{10}, txn: true, producer: 7})
 	if got := passable(aborted, 10, false); got != 10 {
 		t.Errorf("read_uncommitted passed an aborted record, to %d", got)
+	}
+}
+
+// TestAnEndOfEmptiedBatches reads what sarama keeps to itself of an answer whose
+// batches compaction has emptied; it fails when sarama keeps it no longer.
+func TestAnEndOfEmptiedBatches(t *testing.T) {
+	emptied := func(behind int64, block *sarama.FetchResponseBlock) *sarama.FetchResponseBlock {
+		field := reflect.ValueOf(block).Elem().FieldByName("recordsNextOffset")
+		if !field.IsValid() || field.Type() != reflect.TypeFor[*int64]() {
+			t.Fatal("this sarama has no FetchResponseBlock.recordsNextOffset of *int64")
+		}
+		reflect.NewAt(field.Type(), unsafe.Pointer(field.UnsafeAddr())).Elem().Set(reflect.ValueOf(&behind))
+		return block
+	}
+	for name, c := range map[string]struct {
+		block *sarama.FetchResponseBlock
+		want  int64 // from 10
+	}{
+		"all of the end":              {emptied(20, response(20, 20, nil)), 20},
+		"a part of it":                {emptied(15, response(20, 20, nil)), 15},
+		"beyond an open transaction":  {emptied(15, response(20, 12, nil)), 12},
+		"before where we are":         {emptied(8, response(20, 20, nil)), 10},
+		"behind a record":             {emptied(20, response(20, 20, nil, batch{first: 10, last: 10, records: []int64{10}})), 10},
+		"behind a marker":             {emptied(20, response(20, 20, nil, batch{first: 10, last: 10, control: "abort"})), 11},
+		"behind what came only a bit": {emptied(20, response(20, 20, nil, batch{first: 10, last: 19, partial: true})), 10},
+		"no batch at all":             {response(20, 20, nil), 10},
+	} {
+		if got := passable(c.block, 10, true); got != c.want {
+			t.Errorf("%s: passable to %d, want %d", name, got, c.want)
+		}
 	}
 }
