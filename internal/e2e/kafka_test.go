@@ -126,6 +126,8 @@ type truth struct {
 	topics []string
 	got    ledger
 	next   map[place]int64
+	// uncommitted makes it what any reader sees, aborted records too.
+	uncommitted bool
 }
 
 func (b *broker) truth(topics ...string) *truth {
@@ -151,8 +153,12 @@ func (tr *truth) update() {
 	if open == 0 {
 		return
 	}
+	level := kgo.ReadCommitted()
+	if tr.uncommitted {
+		level = kgo.ReadUncommitted()
+	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(tr.b.cluster.Internal()...), kgo.ConsumePartitions(from),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxBytes(32<<20), kgo.FetchMaxWait(100*time.Millisecond),
+		kgo.FetchIsolationLevel(level), kgo.KeepControlRecords(), kgo.FetchMaxBytes(32<<20), kgo.FetchMaxWait(100*time.Millisecond),
 		kgo.BrokerMaxReadBytes(1<<30))
 	if err != nil {
 		t.Fatal(err)

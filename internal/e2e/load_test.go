@@ -29,6 +29,7 @@ type producer struct {
 	clients []*kgo.Client // one per codec
 	tx      *kgo.Client   // made at the first transaction
 	sent    int
+	linger  time.Duration // between the last record of a transaction and its end
 
 	mu     sync.Mutex
 	acked  ledger
@@ -110,6 +111,12 @@ func (p *producer) transaction(ctx context.Context, n int, commit bool, makeReco
 	}
 	if err := p.tx.Flush(ctx); err != nil {
 		p.t.Fatalf("producing in a transaction: %v", err)
+	}
+	if p.linger > 0 {
+		select { // a transaction that takes its time, whatever that does to segments
+		case <-time.After(p.linger):
+		case <-ctx.Done():
+		}
 	}
 	if err := p.tx.EndTransaction(ctx, kgo.TransactionEndTry(commit)); err != nil {
 		p.t.Fatalf("ending a transaction: %v", err)

@@ -90,3 +90,37 @@ func TestACompactedTopic(t *testing.T) {
 	}
 	g.stop()
 }
+
+// A partition that ends in what compaction has emptied, aborted records whose
+// marker is in the next segment, is read to its end too: brokers answer a fetch
+// with batches that hold nothing.
+func TestAnEndThatCompactionHasEmptied(t *testing.T) {
+	b := newBroker(t, sharedKafka(t))
+	topic := b.topic("t", 1, "cleanup.policy=compact", "segment.ms=200", "min.cleanable.dirty.ratio=0.01",
+		"delete.retention.ms=0", "min.compaction.lag.ms=0", "max.compaction.lag.ms=200")
+	g := newGateway(t, b.settings(topic))
+	g.up()
+	o := newOracle(g, b, topic)
+	p := b.producer(topic, 37)
+	p.send(t.Context(), 100, mixedWithKeys)
+	o.delivered(30 * time.Second)
+	g.kill9()
+	end := b.ends(topic)[place{topic, 0}]
+	p.linger = time.Second // so that the marker begins a segment, and what is before it can be compacted
+	p.transaction(t.Context(), 20, false, mixedWithKeys)
+	await(t, "the aborted records to be compacted away", time.Minute, func() bool {
+		all := b.truth(topic)
+		all.uncommitted, all.next[place{topic, 0}] = true, end
+		all.update()
+		return all.got.count() == 0
+	})
+	g.up()
+	o.caughtUp(20 * time.Second)
+	g.stop()
+}
+
+func mixedWithKeys(random *rand.Rand) *kgo.Record {
+	r := mixed(random)
+	r.Key = fmt.Appendf(nil, "k%d", random.IntN(1000)) // a compacted topic takes no nil
+	return r
+}
