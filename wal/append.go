@@ -31,7 +31,7 @@ type pending struct {
 func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
 // StoreLogs appends entries, which must follow the last one; an empty log begins
-// with whatever comes. When it returns nil they are durable, after one write
+// with whatever comes, or after its snapshot if it has one. When it returns nil they are durable, after one write
 // and one sync (more when a segment ends). After an error of the system the log has failed
 // and every later call returns that first error. ErrOutOfOrder and ErrTooLarge
 // refuse the group before anything was written. It keeps references to the
@@ -106,6 +106,9 @@ func (l *Log) admit(logs []*raft.Log) error {
 	before := termed{index: begin - 1}
 	if installed.index == before.index {
 		before = installed
+	} else if prev.index > 0 {
+		// Raft may believe in an end that an installed snapshot took.
+		return fmt.Errorf("%w: entry %d, but the log begins after the snapshot of entry %d", ErrOutOfOrder, begin, prev.index)
 	}
 	return l.reset(before)
 }
