@@ -26,7 +26,7 @@ type Store interface {
 	SetApplied(index uint64)
 	// Installed says that a leader's snapshot up to index, of term, replaced the
 	// state: the next deletion of the whole log is obeyed whatever the floor is,
-	// and the log then begins at index+1.
+	// and the log, which may be empty, then begins at index+1.
 	Installed(index, term uint64)
 	// Bytes is the size of the log.
 	Bytes() int64

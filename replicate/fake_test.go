@@ -90,6 +90,7 @@ func (s *memStore) StoreLogs(logs []*raft.Log) error {
 		s.fail = nil
 		return err
 	}
+	s.installed = 0
 	for _, l := range logs {
 		if len(s.entries) == 0 {
 			s.first = l.Index

@@ -229,8 +229,7 @@ func (m *machine) restore(r io.Reader) (index, term uint64, err error) {
 type installer struct{ *machine }
 
 // Restore implements raft.FSM: nothing of the old log is needed any more, not
-// even above its own floor. Raft would remove it next, but for an empty log it
-// would not say so to the store, and the exception from the floor must end here.
+// even above its own floor. Raft would remove it next, but knows nothing of the floor.
 func (i installer) Restore(r io.ReadCloser) error {
 	index, term, err := i.restore(r)
 	if err != nil {
@@ -246,10 +245,14 @@ func (i installer) Restore(r io.ReadCloser) error {
 // makeWay removes the whole log for an installed snapshot.
 func makeWay(store Store, index, term uint64) error {
 	first, last, err := bounds(store)
-	if err != nil || last == 0 {
+	if err != nil {
 		return err
 	}
+	// An empty log must know as well: it begins after the snapshot that it had before.
 	store.Installed(index, term)
+	if last == 0 {
+		return nil
+	}
 	if err := store.DeleteRange(first, last); err != nil {
 		return fmt.Errorf("removing the log below an installed snapshot: %w", err)
 	}
