@@ -195,23 +195,31 @@ func (s *machineSnapshot) Release() {}
 
 // Restore implements raft.FSM: it takes the state from a snapshot's data.
 func (m *machine) Restore(r io.ReadCloser) error {
-	_, _, err := m.restore(r)
+	st, index, _, err := decodePayload(r)
+	if err == nil {
+		m.restored(st, index)
+	}
 	return err
 }
 
-func (m *machine) restore(r io.Reader) (index, term uint64, err error) {
+// decodePayload reads a snapshot's data.
+func decodePayload(r io.Reader) (st *state.State, index, term uint64, err error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
-		return 0, 0, fmt.Errorf("restoring a snapshot: %w", err)
+		return nil, 0, 0, fmt.Errorf("restoring a snapshot: %w", err)
 	}
 	if len(data) < payloadHeader || data[0] != payloadFormat {
-		return 0, 0, errors.New("restoring a snapshot: its data is of a format that this program does not know")
+		return nil, 0, 0, errors.New("restoring a snapshot: its data is of a format that this program does not know")
 	}
 	index, term = binary.LittleEndian.Uint64(data[1:]), binary.LittleEndian.Uint64(data[9:])
-	st, err := state.Unmarshal(data[payloadHeader:])
-	if err != nil {
-		return 0, 0, fmt.Errorf("restoring a snapshot: %w", err)
+	if st, err = state.Unmarshal(data[payloadHeader:]); err != nil {
+		return nil, 0, 0, fmt.Errorf("restoring a snapshot: %w", err)
 	}
+	return st, index, term, nil
+}
+
+// restored takes a snapshot's state in the place of the present one.
+func (m *machine) restored(st *state.State, index uint64) {
 	m.mu.Lock()
 	m.st = st
 	m.notify()
@@ -221,7 +229,6 @@ func (m *machine) restore(r io.Reader) (index, term uint64, err error) {
 	m.applied.Store(index)
 	m.metrics.applied.Set(float64(index))
 	m.store.SetApplied(index)
-	return index, term, nil
 }
 
 // installer is the machine as the running Raft sees it: what Raft restores after
@@ -230,11 +237,19 @@ type installer struct{ *machine }
 
 // Restore implements raft.FSM: nothing of the old log is needed any more, not
 // even above its own floor. Raft would remove it next, but knows nothing of the floor.
+//
+// A snapshot that comes late, after the entries that followed it, is refused: it
+// would take entries from the log that this node has acknowledged, and the state back.
 func (i installer) Restore(r io.ReadCloser) error {
-	index, term, err := i.restore(r)
+	st, index, term, err := decodePayload(r)
 	if err != nil {
 		return err
 	}
+	newest, _ := i.snapshots.newest()
+	if has := max(i.applied.Load(), newest.meta.Index); index < has {
+		return fmt.Errorf("restoring a snapshot: it is of entry %d, and entry %d is applied here: it came late", index, has)
+	}
+	i.restored(st, index)
 	i.snapshots.setBase(index + 1)
 	i.floorMu.Lock()
 	i.logFloor.Store(index + 1)
