@@ -168,11 +168,15 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	}
 	data := m.st.Marshal(make([]byte, payloadHeader))
 	m.takenBytes, m.takenEntries = m.bytes.Load(), m.entries.Load()
-	return &machineSnapshot{data: data}, nil
+	return &machineSnapshot{data: data, installs: m.snapshots.installCount()}, nil
 }
 
-// machineSnapshot implements raft.FSMSnapshot.
-type machineSnapshot struct{ data []byte }
+// machineSnapshot implements raft.FSMSnapshot. Installs is how many snapshots had been
+// installed when it was taken.
+type machineSnapshot struct {
+	data     []byte
+	installs uint64
+}
 
 // Persist implements raft.FSMSnapshot.
 func (s *machineSnapshot) Persist(sink raft.SnapshotSink) error {
@@ -183,6 +187,7 @@ func (s *machineSnapshot) Persist(sink raft.SnapshotSink) error {
 	s.data[0] = payloadFormat
 	binary.LittleEndian.PutUint64(s.data[1:], own.info.meta.Index)
 	binary.LittleEndian.PutUint64(s.data[9:], own.info.meta.Term)
+	own.takenAfter(s.installs)
 	if err := own.begin(own.store.logged(own.info.meta.Index)); err != nil {
 		return err
 	}
@@ -238,19 +243,18 @@ type installer struct{ *machine }
 // Restore implements raft.FSM: nothing of the old log is needed any more, not
 // even above its own floor. Raft would remove it next, but knows nothing of the floor.
 //
-// A snapshot that comes late, after the entries that followed it, is refused: it
-// would take entries from the log that this node has acknowledged, and the state back.
+// The snapshot may be older than the state: a leader that heard nothing of the entries that
+// followed it, and has them no more, sends it and then those entries again. What
+// this node has snapshots of beyond it goes first, as its log will not reach there.
 func (i installer) Restore(r io.ReadCloser) error {
 	st, index, term, err := decodePayload(r)
 	if err != nil {
 		return err
 	}
-	newest, _ := i.snapshots.newest()
-	if has := max(i.applied.Load(), newest.meta.Index); index < has {
-		return fmt.Errorf("restoring a snapshot: it is of entry %d, and entry %d is applied here: it came late", index, has)
-	}
 	i.restored(st, index)
-	i.snapshots.setBase(index + 1)
+	if err := i.snapshots.installed(index); err != nil {
+		return fmt.Errorf("removing snapshots beyond an installed one: %w", err)
+	}
 	i.floorMu.Lock()
 	i.logFloor.Store(index + 1)
 	i.floorMu.Unlock()

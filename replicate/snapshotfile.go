@@ -153,10 +153,19 @@ type snapshotSink struct {
 	sum   hash.Hash32
 	err   error
 	open  bool
+	// Of one taken here: how many were installed before.
+	own      bool
+	installs uint64
 }
 
 // ID implements raft.SnapshotSink.
 func (s *snapshotSink) ID() string { return s.info.meta.ID }
+
+// takenAfter marks a snapshot as this node's own.
+func (s *snapshotSink) takenAfter(installs uint64) { s.own, s.installs = true, installs }
+
+// overtaken is called with the store's lock held.
+func (s *snapshotSink) overtaken() bool { return s.own && s.installs != s.store.installs }
 
 // begin writes the header, once it is known where the snapshot comes from.
 func (s *snapshotSink) begin(takenHere bool) error {
@@ -205,7 +214,7 @@ func (s *snapshotSink) Close() error {
 	_, err := s.file.Write(trailer)
 	err = errors.Join(err, s.file.Sync(), s.file.Close())
 	if err == nil {
-		err = os.Rename(tmp, s.info.path)
+		err = s.store.rename(tmp, s)
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(tmp))
@@ -214,7 +223,9 @@ func (s *snapshotSink) Close() error {
 		os.Remove(tmp)
 		return fmt.Errorf("writing snapshot %s: %w", s.info.path, err)
 	}
-	s.store.add(&s.info)
+	if err := s.store.add(s); err != nil {
+		return fmt.Errorf("writing snapshot %s: %w", s.info.path, err)
+	}
 	return nil
 }
 

@@ -44,6 +44,8 @@ type snapshotStore struct {
 	// floor is the state's, or base where that is higher: what lies below base is
 	// not in the log, whatever a state that has not caught up yet may say.
 	floor, base uint64
+	// installs counts the snapshots that were installed.
+	installs uint64
 }
 
 // openSnapshots removes what a crash left half-written, and verifies the rest.
@@ -176,13 +178,18 @@ func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 	return &snapshotSink{store: s, info: info, file: f, sum: crc32.New(castagnoli)}, nil
 }
 
-func (s *snapshotStore) add(info *snapshotInfo) {
+// add lists a durable snapshot, unless installed has removed it already.
+func (s *snapshotStore) add(sink *snapshotSink) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := *info
+	if sink.overtaken() {
+		return errOvertaken
+	}
+	kept := sink.info
 	s.list = slices.DeleteFunc(s.list, func(o *snapshotInfo) bool { return o.meta.ID == kept.meta.ID })
 	s.list = append(s.list, &kept)
 	s.sort()
+	return nil
 }
 
 // List implements raft.SnapshotStore; see the type for the order. Above the
@@ -248,6 +255,51 @@ func (s *snapshotStore) setBase(first uint64) {
 	s.base = first
 	s.floor = max(s.floor, first)
 }
+
+// installed says that a leader's snapshot up to index took the place of the state,
+// and that the log now begins after it. Newer snapshots go, also such as are not
+// listed yet; those that are still being written do not come into being.
+func (s *snapshotStore) installed(index uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.installs++
+	s.base = index + 1
+	s.floor = max(s.floor, s.base)
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		var term, at uint64
+		if n, _ := fmt.Sscanf(e.Name(), "%d-%d"+snapshotSuffix, &term, &at); n != 2 || at <= index || !strings.HasSuffix(e.Name(), snapshotSuffix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	s.list = slices.DeleteFunc(s.list, func(info *snapshotInfo) bool { return info.meta.Index > index })
+	return syncDir(s.dir)
+}
+
+func (s *snapshotStore) installCount() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.installs
+}
+
+// rename gives a snapshot its own name, unless one was installed since it was taken.
+func (s *snapshotStore) rename(tmp string, sink *snapshotSink) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sink.overtaken() {
+		return errOvertaken
+	}
+	return os.Rename(tmp, sink.info.path)
+}
+
+// errOvertaken says that a snapshot was installed while another one was written.
+var errOvertaken = errors.New("a leader's snapshot was installed meanwhile")
 
 // logged tells whether the log held an entry, and not only an installed snapshot of it:
 // one may be due, and be taken at the very index, when another is installed.
