@@ -81,10 +81,13 @@ func TestRebalances(t *testing.T) {
 	for i := range rounds {
 		b.visit(g.settings.group, topic)
 		if i%2 == 1 { // what an operator's tool does
+			sessions := g.generation()
 			leave := kadm.LeaveGroup(g.settings.group).InstanceIDs("forebay-lane-0").Reason("test")
 			if _, err := b.admin.LeaveGroup(t.Context(), leave); err != nil {
 				t.Fatal(err)
 			}
+			// Its old claims go on until it hears of it; the next visitor must not come first.
+			await(t, "the gateway to join again", 30*time.Second, func() bool { return g.generation() > sessions }, g.show)
 		}
 		o.offsets()
 		o.goesOn(15 * time.Second)
