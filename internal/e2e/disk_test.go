@@ -243,7 +243,7 @@ func TestADiskFilledByOthers(t *testing.T) {
 	}, g.show)
 	t.Logf("the process ended: %t", ended)
 	if ended {
-		if code := g.exit(0); code != 1 {
+		if code := g.exit(time.Second); code != 1 {
 			t.Errorf("exit code %d, want 1", code)
 		}
 		if !strings.Contains(g.log(), "no space left") {
@@ -270,7 +270,7 @@ func TestADiskFilledByOthers(t *testing.T) {
 	t.Logf("started on the full disk; ended: %t", ended)
 	remove()
 	if ended {
-		t.Errorf("exit code %d on a full disk although there was a reserve", g.exit(0))
+		t.Errorf("exit code %d on a full disk although there was a reserve", g.exit(time.Second))
 		g.start()
 	}
 	g.ready(30 * time.Second)
