@@ -11,10 +11,11 @@ LINT     := $(TOOLS)/golangci-lint
 .PHONY: build test check fmt e2e soak bench fuzz tools clean
 
 build:
-	$(GO) build -o forebay ./cmd/forebay
+	CGO_ENABLED=0 $(GO) build -o forebay ./cmd/forebay
 
 test:
 	$(GO) test ./...
+	@echo "skipped: the program on a real Kafka (make e2e: Java 17, Maven) and the figures (make bench)"
 
 check: tools
 	@unformatted=$$($(GOFUMPT) -l $$(git ls-files '*.go')); \

@@ -17,7 +17,11 @@ import (
 // touching anything outside.
 func loadConfig(path string) (*config.File, error) {
 	file, err := readConfig(path)
-	if err != nil {
+	var problems config.Problems
+	switch {
+	case file != nil && errors.As(err, &problems):
+		return nil, problems.And(node.CheckMappings(file))
+	case err != nil:
 		return nil, err
 	}
 	return file, node.Check(file)

@@ -53,7 +53,8 @@ func defaultSink() Sink {
 }
 
 // Load reads a file. What is wrong with its content comes as Problems, all at
-// once; a file that can't be read as the error of the system.
+// once, and with them the File as far as it was understood, for Check alone; a
+// file that can't be read comes as the error of the system.
 func Load(path string) (*File, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -83,7 +84,7 @@ func Parse(path string, text []byte) (*File, error) {
 	validate(&f.Config, rules)
 	src.addUnlessFollows(rules.problems)
 	if err := src.err(); err != nil {
-		return nil, err
+		return f, err
 	}
 	f.shown = Default()
 	(&decoder{source: &source{}, dir: d.dir}).decode("", document, reflect.ValueOf(&f.shown).Elem())

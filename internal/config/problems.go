@@ -49,6 +49,20 @@ func (p Problems) Error() string {
 // Unwrap makes errors.Is(err, ErrInvalid) true.
 func (p Problems) Unwrap() error { return ErrInvalid }
 
+// And adds what another look at the same file found.
+func (p Problems) And(other error) Problems {
+	var more Problems
+	if errors.As(other, &more) {
+		p = append(slices.Clone(p), more...)
+		p.sort()
+	}
+	return p
+}
+
+func (p Problems) sort() {
+	slices.SortStableFunc(p, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+}
+
 // source knows where the keys of a file stand, and gathers what is wrong there.
 type source struct {
 	file     string
@@ -102,7 +116,7 @@ func (s *source) err() error {
 	if len(s.problems) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(s.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	s.problems.sort()
 	return s.problems
 }
 

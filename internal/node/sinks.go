@@ -53,6 +53,27 @@ func newMapper(m *config.Mapping) (sinks.Mapper, error) {
 	return mapping.Compile(mapping.Config{When: m.When, Value: m.Value, Columns: columns})
 }
 
+// CheckMappings finds mappings that do not compile, in a configuration that may
+// have other problems as well. The error lists every one with its line.
+func CheckMappings(f *config.File) error {
+	return f.Check(func(report func(key, format string, args ...any)) {
+		for _, name := range slices.Sorted(maps.Keys(f.Sinks)) {
+			checkMapping(name, f.Sinks[name].Mapping, report)
+		}
+	})
+}
+
+// checkMapping tells whether a mapping compiles.
+func checkMapping(sink string, m *config.Mapping, report func(key, format string, args ...any)) bool {
+	_, err := newMapper(m)
+	if err != nil {
+		for line := range strings.Lines(err.Error()) {
+			report("sinks."+sink+".mapping", "%s", strings.TrimSpace(line))
+		}
+	}
+	return err == nil
+}
+
 // Check finds what the configuration alone does not show: certificates that cannot
 // be read, mappings that do not compile, sinks that do not accept their settings,
 // two sinks with one destination. It changes nothing. The error lists every
@@ -74,10 +95,7 @@ func Check(f *config.File) error {
 
 func checkSink(name string, c config.Sink, destinations map[string]string, report func(key, format string, args ...any)) {
 	key := "sinks." + name
-	if _, err := newMapper(c.Mapping); err != nil {
-		for line := range strings.Lines(err.Error()) {
-			report(key+".mapping", "%s", strings.TrimSpace(line))
-		}
+	if !checkMapping(name, c.Mapping, report) {
 		return
 	}
 	sink, err := newSink(name, c, io.Discard, slog.New(slog.DiscardHandler))

@@ -84,7 +84,8 @@ func (g *gateway) database() string { return filepath.Join(g.dir, "popularity.db
 func (g *gateway) log() string      { return filepath.Join(g.dir, "gateway.log") }
 
 // start begins the process. Linux ends it together with the thread that started
-// it, which is kept for that: the gateway does not outlive the demo, however that ends.
+// it, which is kept for that: the gateway does not outlive the demo, however that
+// ends. It has a process group of its own: Ctrl-C is for the demo to act on.
 func (g *gateway) start() error {
 	log, err := os.OpenFile(g.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -92,7 +93,7 @@ func (g *gateway) start() error {
 	}
 	process := exec.Command(g.program, "run", "--config", g.config())
 	process.Stdout, process.Stderr = log, log
-	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started, ended := make(chan error), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
