@@ -15,6 +15,7 @@ const (
 	causeInterval cause = "interval"
 	causeBytes    cause = "bytes"
 	causeRecords  cause = "records"
+	causeRoom     cause = "room"
 )
 
 // schedule says when a cut is due. Its times run from the start of the term on
@@ -49,8 +50,9 @@ func (s schedule) boundary(after time.Duration) time.Duration {
 }
 
 // due says when the open batch must be cut, given that its first record came at
-// the time since or later, and why. Without records it is never due.
-func (s schedule) due(open record.OpenBatch, since time.Duration) (at time.Duration, why cause, ok bool) {
+// the time since or later and whether the intake is held for want of room, and
+// why. Without records it is never due.
+func (s schedule) due(open record.OpenBatch, since time.Duration, held bool) (at time.Duration, why cause, ok bool) {
 	switch {
 	case open.Records == 0:
 		return 0, "", false
@@ -58,6 +60,8 @@ func (s schedule) due(open record.OpenBatch, since time.Duration) (at time.Durat
 		return since, causeBytes, true
 	case s.maxRecords > 0 && open.Records >= s.maxRecords:
 		return since, causeRecords, true
+	case held:
+		return since, causeRoom, true
 	}
 	return s.boundary(since), causeInterval, true
 }
@@ -93,15 +97,16 @@ func (c *cutter) run(ctx context.Context) error {
 	since, failures := unset, 0
 	for ctx.Err() == nil && !closed(c.stop) {
 		changed := c.log.Changed()
+		held, eased := c.log.Held()
 		open, now := c.log.Open(), time.Since(c.start)
 		if open.Records == 0 {
 			since = unset
 		} else if since == unset {
 			since = now
 		}
-		at, why, ok := c.schedule.due(open, since)
+		at, why, ok := c.schedule.due(open, since, held != "")
 		if !ok || at > now {
-			c.wait(ctx, changed, at-now, ok)
+			c.wait(ctx, changed, eased, at-now, ok)
 			continue
 		}
 		switch err := c.cut(ctx, open, why); {
@@ -118,7 +123,7 @@ func (c *cutter) run(ctx context.Context) error {
 			if failures == 1 {
 				c.logger.Error("cutting a batch failed, trying again", "batch", c.id(open.Seq).String(), "error", err)
 			}
-			c.wait(ctx, nil, c.retryCut.delay(failures, c.cfg.Rand()), true)
+			c.wait(ctx, nil, nil, c.retryCut.delay(failures, c.cfg.Rand()), true)
 		}
 	}
 	return nil
@@ -138,15 +143,16 @@ func (c *cutter) cut(ctx context.Context, open record.OpenBatch, why cause) erro
 	return nil
 }
 
-// wait returns when something changed, when the time has passed (if timed), or
+// wait returns when something changed or the intake was held or opened, when the time has passed (if timed), or
 // when there is no more to do.
-func (c *cutter) wait(ctx context.Context, changed <-chan struct{}, d time.Duration, timed bool) {
+func (c *cutter) wait(ctx context.Context, changed, eased <-chan struct{}, d time.Duration, timed bool) {
 	if timed {
 		c.timer.Reset(d)
 		defer c.timer.Stop()
 	}
 	select {
 	case <-changed:
+	case <-eased:
 	case <-c.timer.C:
 	case <-c.stop:
 	case <-ctx.Done():

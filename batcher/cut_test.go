@@ -20,20 +20,23 @@ func TestDue(t *testing.T) {
 		name   string
 		open   record.OpenBatch
 		since  time.Duration
+		held   bool
 		want   time.Duration
 		why    cause
 		wantOK bool
 	}{
 		{name: "nothing came", open: record.OpenBatch{}, since: unset},
-		{"before the first boundary", record.OpenBatch{Records: 1}, 0, 2 * time.Second, causeInterval, true},
-		{"at a boundary belongs to the next", record.OpenBatch{Records: 1}, 2 * time.Second, 7 * time.Second, causeInterval, true},
-		{"in the middle", record.OpenBatch{Records: 1}, 8 * time.Second, 12 * time.Second, causeInterval, true},
-		{"full by bytes", record.OpenBatch{Records: 1, Bytes: 100}, time.Second, time.Second, causeBytes, true},
-		{"not full by bytes", record.OpenBatch{Records: 1, Bytes: 99}, time.Second, 2 * time.Second, causeInterval, true},
-		{"full by records", record.OpenBatch{Records: 10, Bytes: 1}, time.Second, time.Second, causeRecords, true},
+		{"before the first boundary", record.OpenBatch{Records: 1}, 0, false, 2 * time.Second, causeInterval, true},
+		{"at a boundary belongs to the next", record.OpenBatch{Records: 1}, 2 * time.Second, false, 7 * time.Second, causeInterval, true},
+		{"in the middle", record.OpenBatch{Records: 1}, 8 * time.Second, false, 12 * time.Second, causeInterval, true},
+		{"full by bytes", record.OpenBatch{Records: 1, Bytes: 100}, time.Second, false, time.Second, causeBytes, true},
+		{"not full by bytes", record.OpenBatch{Records: 1, Bytes: 99}, time.Second, false, 2 * time.Second, causeInterval, true},
+		{"full by records", record.OpenBatch{Records: 10, Bytes: 1}, time.Second, false, time.Second, causeRecords, true},
+		{"no room for more", record.OpenBatch{Records: 1}, time.Second, true, time.Second, causeRoom, true},
+		{"no room, and nothing came", record.OpenBatch{}, unset, true, 0, "", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			at, why, ok := s.due(tc.open, tc.since)
+			at, why, ok := s.due(tc.open, tc.since, tc.held)
 			if ok != tc.wantOK || ok && (at != tc.want || why != tc.why) {
 				t.Errorf("due = %v %q %v, want %v %q %v", at, why, ok, tc.want, tc.why, tc.wantOK)
 			}
@@ -146,6 +149,32 @@ func TestCutsEarly(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A log without room holds its intake, and only delivered batches make room: what
+// is open must not wait hours for its boundary.
+func TestAFullLogCutsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		epoch := time.Now()
+		l := newFakeLog()
+		cfg := testConfig()
+		cfg.Interval = time.Hour
+		r := run(t, cfg, l)
+		l.accept("t", 1)
+		pass(time.Second)
+		l.hold("wal.maxBytes")
+		pass(time.Second)
+		l.accept("t", 2) // was in flight
+		pass(time.Minute)
+		before := l.callCount()
+		pass(time.Hour)
+		expect(t, "calls of the log while the intake is held and nothing is open", l.callCount()-before, 0)
+		l.hold("")
+		l.accept("t", 3)
+		pass(time.Hour)
+		expect(t, "cuts", l.cutsSince(epoch), append(seconds(1, 2), 2*time.Hour))
+		r.end()
+	})
 }
 
 // HARD-CASES 8, FAULTS 25.

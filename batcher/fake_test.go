@@ -27,6 +27,8 @@ type fakeLog struct {
 	mu       sync.Mutex
 	changed  chan struct{}
 	calls    int // of any method
+	held     string
+	eased    chan struct{} // closed when held changes
 	open     []record.Record
 	batches  [][]record.Record // batch n is at n-1
 	infos    []record.BatchInfo
@@ -40,7 +42,7 @@ type fakeLog struct {
 func newFakeLog(sinks ...string) *fakeLog {
 	nothing := func() error { return nil }
 	l := &fakeLog{
-		changed: make(chan struct{}), sinks: map[string]*record.SinkState{}, excluded: map[string][]record.RecordID{},
+		changed: make(chan struct{}), eased: make(chan struct{}), sinks: map[string]*record.SinkState{}, excluded: map[string][]record.RecordID{},
 		onCut: nothing, onDone: nothing, onRefuse: func(context.Context) error { return nil }, onRead: func() {}, afterCut: func() {},
 	}
 	for _, name := range sinks {
@@ -114,6 +116,20 @@ func (l *fakeLog) Changed() <-chan struct{} {
 func (l *fakeLog) Open() record.OpenBatch {
 	defer l.lock()()
 	return l.openLocked()
+}
+
+// hold says that the intake is held, or open again with "".
+func (l *fakeLog) hold(reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = reason
+	close(l.eased)
+	l.eased = make(chan struct{})
+}
+
+func (l *fakeLog) Held() (string, <-chan struct{}) {
+	defer l.lock()()
+	return l.held, l.eased
 }
 
 func (l *fakeLog) openLocked() record.OpenBatch {

@@ -15,6 +15,9 @@ type Log interface {
 	Changed() <-chan struct{}
 	// Open tells what has been accepted since the last cut.
 	Open() record.OpenBatch
+	// Held says why the intake is held for want of room, "" when it is open, and
+	// gives a channel that is closed when that changes.
+	Held() (reason string, changed <-chan struct{})
 	// LastSeq is the newest batch that was cut, 0 before the first; FirstSeq
 	// the oldest that the log still has (LastSeq+1 when none).
 	LastSeq() uint64
