@@ -63,6 +63,9 @@ func (c *claim) loop(ctx context.Context) error {
 				if ctx.Err() != nil {
 					return nil
 				}
+				if beyond := (*record.LimitError)(nil); errors.As(err, &beyond) {
+					return c.block(ctx, beyond)
+				}
 				return err
 			}
 			busy = true

@@ -1,10 +1,12 @@
 package receiver
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -108,6 +110,10 @@ type Config struct {
 	// that is believed; default 10 s. It is looked at three times.
 	TruncationWait time.Duration
 
+	// Dial opens connections to brokers; default: the operating system's. Whoever
+	// gives it can close them all at any moment.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
 	// Logger defaults to none. Registerer may be nil.
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -141,6 +147,9 @@ func (c Config) withDefaults() Config {
 	c.StopGrace = or(c.StopGrace, 5*time.Second)
 	c.FencedWait = or(c.FencedWait, 5*time.Second)
 	c.TruncationWait = or(c.TruncationWait, 10*time.Second)
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -11,12 +11,15 @@ import (
 // ends: sarama's requests take no context, so this is what bounds them.
 type dialer struct {
 	ctx     context.Context
+	open    func(ctx context.Context, network, address string) (net.Conn, error)
 	timeout time.Duration
 }
 
 // Dial implements golang.org/x/net/proxy.Dialer.
 func (d *dialer) Dial(network, addr string) (net.Conn, error) {
-	c, err := (&net.Dialer{Timeout: d.timeout}).DialContext(d.ctx, network, addr)
+	ctx, cancel := context.WithTimeout(d.ctx, d.timeout)
+	defer cancel()
+	c, err := d.open(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,8 @@ type metrics struct {
 	commitFailures, refused prometheus.Counter
 	held                    prometheus.Counter
 	limit                   prometheus.Gauge
-	joined                  prometheus.Gauge
+	joined, blocked         prometheus.Gauge
+	unkeepable              prometheus.Counter
 	lag                     *prometheus.GaugeVec
 	gaps, skipped           *prometheus.CounterVec
 	errors                  prometheus.Counter
@@ -47,6 +48,8 @@ func newMetrics(reg prometheus.Registerer, lane uint32) (*metrics, error) {
 		topicChanges:   counter("topic_changes_total", "Topics found deleted and made again."),
 		limit:          gauge("rate_limit_records_per_second", "This lane's share of the cap on records; 0: none."),
 		joined:         gauge("joined", "1 while the lane is a member of the consumer group."),
+		blocked:        gauge("blocked_partitions", "Partitions that wait before a record which the log cannot keep: see status and gaps skip."),
+		unkeepable:     counter("unkeepable_records_total", "Records found that the log cannot keep: too large, or with too many headers."),
 		gaps:           counters("gaps_total", "Gaps recorded in the log.", "reason"),
 		skipped:        counters("gap_records_total", "Offsets in recorded gaps.", "reason"),
 		lag: registered(reg, &errs, prometheus.NewGaugeVec(prometheus.GaugeOpts{

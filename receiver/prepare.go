@@ -64,6 +64,7 @@ func (r *Receiver) prepare(ctx context.Context, k *kafka) (*plan, error) {
 		}
 	}
 	r.adopt(p, lane, excluded, leaderless, newest)
+	r.countBlocked()
 	r.sawTopics(topo)
 	return p, nil
 }
@@ -99,6 +100,7 @@ func (r *Receiver) adopt(p *plan, lane []key, excluded map[key]*outOfRange, lead
 			r.metrics.lag.DeleteLabelValues(k.topic, fmt.Sprint(k.partition))
 		}
 	}
+	maps.DeleteFunc(r.blocked, func(k key, _ *blockage) bool { return !slices.Contains(lane, k) })
 	for k := range r.details {
 		if excluded[k] != nil || !slices.Contains(lane, k) {
 			delete(r.details, k)
@@ -326,10 +328,15 @@ func (r *Receiver) advancePast(ctx context.Context, p key, pos record.Position, 
 	if err := r.log.Advance(ctx, a); err != nil {
 		return a, fmt.Errorf("recording the gap in %s: %w", p, err)
 	}
+	r.sayGap(p, a)
+	r.note(fmt.Sprintf("gap in %s: %s, from offset %d on to %d", p, reasonText(a.Reason), a.Base, a.Next))
+	return a, nil
+}
+
+// sayGap counts a gap that the log has, and logs it.
+func (r *Receiver) sayGap(p key, a record.Advance) {
 	reason := reasonText(a.Reason)
 	r.metrics.gaps.WithLabelValues(reason).Inc()
 	r.metrics.skipped.WithLabelValues(reason).Add(float64(max(a.Next-a.Base, a.Base-a.Next)))
 	r.logger.Warn("gap recorded", "topic", p.topic, "partition", p.partition, "reason", reason, "from", a.Base, "to", a.Next)
-	r.note(fmt.Sprintf("gap in %s: %s, from offset %d on to %d", p, reason, a.Base, a.Next))
-	return a, nil
 }

@@ -14,8 +14,8 @@ import (
 	"forebay/internal/record"
 )
 
-// ErrNotOutOfRange is Skip's answer for a partition that is not kept out.
-var ErrNotOutOfRange = errors.New("the partition is not paused as out of range")
+// ErrNotOutOfRange is Skip's answer for a partition that does not wait for it.
+var ErrNotOutOfRange = errors.New("the partition is neither out of range nor blocked by a record")
 
 // Receiver reads one lane's partitions for one term.
 type Receiver struct {
@@ -38,6 +38,7 @@ type Receiver struct {
 	ends       map[key]int64
 	excluded   map[key]*outOfRange
 	leaderless map[key]bool
+	blocked    map[key]*blockage       // partitions that wait before a record; see blockageOf
 	details    map[key]detail          // the newest error of a partition
 	looked     map[string]sighting     // when an incarnation was last seen
 	retired    map[record.TopicID]bool // incarnations that were replaced
@@ -62,7 +63,7 @@ func New(cfg Config, log Log) (*Receiver, error) {
 		cfg: cfg, log: log, metrics: m, limiter: newLimiter(Limits{}),
 		logger:  cfg.Logger.With("lane", cfg.Lane),
 		retired: make(map[record.TopicID]bool), kick: make(chan struct{}, 1),
-		ends: make(map[key]int64), details: make(map[key]detail),
+		ends: make(map[key]int64), blocked: make(map[key]*blockage), details: make(map[key]detail),
 		looked: make(map[string]sighting), problems: make(map[string]string),
 		limits: Limits{Records: cfg.MaxRate, Bytes: cfg.MaxBytesRate, PerPartition: cfg.MaxRatePerPartition},
 	}
@@ -77,6 +78,7 @@ func New(cfg Config, log Log) (*Receiver, error) {
 // later than StopGrace after ctx.
 func (r *Receiver) Run(ctx context.Context) error {
 	defer r.metrics.lag.Reset()
+	defer r.metrics.blocked.Set(0)
 	for attempt := 0; ; attempt++ {
 		began := time.Now()
 		err := r.connected(ctx)
@@ -126,7 +128,7 @@ func (r *Receiver) connected(ctx context.Context) error {
 	ender.Go(func() { r.cutAfterGrace(ctx, hard, cut) })
 	defer ender.Wait()
 	defer cut()
-	dial := &dialer{ctx: hard, timeout: r.cfg.DialTimeout}
+	dial := &dialer{ctx: hard, open: r.cfg.Dial, timeout: r.cfg.DialTimeout}
 
 	client, err := sarama.NewClient(r.cfg.Brokers, r.cfg.sarama(0, dial, nil))
 	if err != nil {

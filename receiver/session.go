@@ -211,6 +211,7 @@ type pauseBits uint8
 const (
 	pauseHeld pauseBits = 1 << iota // the log holds the intake
 	pauseSlow                       // it waits long: for its rate, or for the log
+	pauseBlocked                    // it waits before a record that cannot be kept
 )
 
 // pause sets or clears one reason.

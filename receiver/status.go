@@ -16,6 +16,7 @@ const (
 	StatePaused     = "paused"     // the log holds the intake; HeldBy says why
 	StateOutOfRange = "outOfRange" // kept out until Skip, or while that is being checked
 	StateNoLeader   = "noLeader"   // no broker leads it now
+	StateBlocked    = "blocked"    // waits before a record that the log cannot keep, until Skip
 	StateUnassigned = "unassigned" // not claimed at the moment
 )
 
@@ -57,7 +58,9 @@ type PartitionStatus struct {
 	// Oldest is the first offset that Kafka still has, of a partition that is out
 	// of range; else -1.
 	Oldest int64
-	State  string
+	// Blocking is the offset of the record that a blocked partition waits before; else -1.
+	Blocking int64
+	State    string
 	// Detail says more in words, or is "".
 	Detail string
 }
@@ -86,7 +89,7 @@ func (r *Receiver) Status() Status {
 
 // partitionStatus is called with the lock held.
 func (r *Receiver) partitionStatus(k key, held string) PartitionStatus {
-	p := PartitionStatus{Topic: k.topic, Partition: k.partition, Next: -1, End: -1, Oldest: -1, State: StateUnassigned}
+	p := PartitionStatus{Topic: k.topic, Partition: k.partition, Next: -1, End: -1, Oldest: -1, Blocking: -1, State: StateUnassigned}
 	if pos, ok := r.log.Position(k.topic, k.partition); ok {
 		p.Next = pos.Next
 	}
@@ -101,6 +104,9 @@ func (r *Receiver) partitionStatus(k key, held string) PartitionStatus {
 		is := r.excluded[k]
 		p.State, p.Detail = StateOutOfRange, is.detail(is.certain(r.cfg.TruncationWait))
 		p.Oldest, p.End = is.oldest, is.newest
+	case r.blockageOf(k) != nil:
+		is := r.blocked[k]
+		p.State, p.Detail, p.Blocking = StateBlocked, is.detail(k), is.offset
 	case r.leaderless[k]:
 		p.State, p.Detail = StateNoLeader, "no broker leads this partition"
 	case r.session != nil && r.session.claims(k):

@@ -185,13 +185,21 @@ func (r *Receiver) end(p key) (int64, bool) {
 
 // Skip lets a partition that is kept out as out of range go on: from the
 // oldest record that Kafka has when its records expired, from the end when the end
-// was lost. The gap is in the log when it returns. ErrNotOutOfRange: the partition is not kept
-// out, or that is still being checked.
+// was lost. One that is blocked by a record goes on behind that record. The gap is
+// in the log when it returns. ErrNotOutOfRange: the partition waits for neither, or
+// that is still being checked. ErrNotYet: ask again.
 func (r *Receiver) Skip(ctx context.Context, topic string, partition int32) (record.Advance, error) {
 	p := key{topic, partition}
 	r.mu.Lock()
-	seen, k, session := r.excluded[p], r.kafka, r.session
+	seen, k, session, blocked := r.excluded[p], r.kafka, r.session, r.blockageOf(p)
 	r.mu.Unlock()
+	if seen == nil && blocked != nil {
+		a, err := r.pass(ctx, p, blocked)
+		if err == nil {
+			r.rejoin(session, fmt.Sprintf("%s was skipped on", p))
+		}
+		return a, err
+	}
 	if seen == nil || k == nil {
 		return record.Advance{}, fmt.Errorf("%s: %w", p, ErrNotOutOfRange)
 	}
