@@ -27,6 +27,7 @@ func (n *Node) serve(ctx context.Context) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	n.wires.serving(server)
 	n.mu.Lock()
 	n.address = listener.Addr().String()
 	n.mu.Unlock()

@@ -238,8 +238,8 @@ func (n *Node) receiverConfig(lane, lanes uint32) (receiver.Config, error) {
 		MaxRate: float64(c.MaxRate), MaxBytesRate: float64(c.MaxBytesRate), MaxRatePerPartition: float64(k.MaxRatePerPartition),
 		MetadataRefresh: time.Duration(k.MetadataRefresh), SessionTimeout: time.Duration(k.SessionTimeout),
 		MemoryBytes: int64(n.config.Node.Memory) / 4, TLS: encryption,
-		StopGrace: time.Duration(n.config.Node.StopTimeout) / 3,
-		Logger:    n.parts, Registerer: n.metrics,
+		StopGrace: time.Duration(n.config.Node.StopTimeout) / 3, Dial: n.wires.dial,
+		Logger: n.parts, Registerer: n.metrics,
 	}
 	if k.SASL != nil {
 		settings.SASL = receiver.SASL{Mechanism: k.SASL.Mechanism, User: k.SASL.User, Password: string(k.SASL.Password)}

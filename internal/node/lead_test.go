@@ -236,27 +236,6 @@ func TestAFailureDuringAStop(t *testing.T) {
 	}
 }
 
-// TestAHungDiskEndsTheNode (HARD-CASES 22): nothing that waits for the disk keeps
-// the process.
-func TestAHungDiskEndsTheNode(t *testing.T) {
-	if !inChild(t) {
-		return
-	}
-	b := newBroker(t, 1, "clicks")
-	p := newPlace(t, b, "clicks")
-	p.wal = `stallTimeout = "1s"`
-	p.machine.endGrace = 50 * time.Millisecond
-	layer := &files{}
-	p.machine.files = layer
-	r := p.up()
-	layer.onSync(func() error { select {} })
-	b.produce("clicks", 0, "one")
-	err := r.end()
-	if err == nil || !strings.Contains(err.Error(), "has not answered within wal.stallTimeout (1s)") || !strings.Contains(err.Error(), p.path("data")) {
-		t.Errorf("the node ended with: %v", err)
-	}
-}
-
 // TestAPartThatEndsByItself: a node must not go on leading without it.
 func TestAPartThatEndsByItself(t *testing.T) {
 	other := errors.New("other")

@@ -64,8 +64,10 @@ type Node struct {
 	stdout  io.Writer
 	metrics *prometheus.Registry
 	machine machine
-	// fatal takes the first reason that ends the process; see fail.
-	fatal chan error
+	// fatal takes the first reason that ends the process, hung the one that leaves no
+	// time to end anything; see fail and stalled.
+	fatal, hung chan error
+	wires       wires
 	// looked says that all destinations have been opened once; for the term's goroutine.
 	looked bool
 
@@ -113,7 +115,7 @@ func Run(ctx context.Context, o Options) error { return newNode(o, thisMachine()
 func newNode(o Options, m machine) *Node {
 	n := &Node{
 		config: o.Config, logger: o.Logger, stdout: o.Stdout, machine: m,
-		metrics: prometheus.NewRegistry(), fatal: make(chan error, 1),
+		metrics: prometheus.NewRegistry(), fatal: make(chan error, 1), hung: make(chan error, 1),
 	}
 	n.parts = slog.New(afterFailure{o.Logger.Handler(), &n.failed})
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
@@ -127,14 +129,16 @@ func (n *Node) run(ctx context.Context) error {
 	n.logger.Info("forebay starts", "version", Version, "gateway", c.Gateway, "node", c.ID,
 		"data_dir", c.DataDir, "config", n.config.Path(), "sinks", n.sinkList())
 	n.sayUnread()
-	err := n.build(ctx)
+	err := n.unlessHung(ctx, n.build)
 	ran := time.Since(began).Round(time.Millisecond)
-	if err != nil {
-		n.logger.Error("forebay ends", "error", err, "ran", ran)
-		return err
-	}
-	n.logger.Info("forebay ends", "reason", "told to stop", "cause", context.Cause(ctx), "ran", ran)
-	return nil
+	lastWord(func() {
+		if err != nil {
+			n.logger.Error("forebay ends", "error", err, "ran", ran)
+			return
+		}
+		n.logger.Info("forebay ends", "reason", "told to stop", "cause", context.Cause(ctx), "ran", ran)
+	})
+	return err
 }
 
 // sayUnread warns of topics that are routed to a sink and that nobody reads. It is
@@ -333,11 +337,11 @@ func (h afterFailure) WithGroup(name string) slog.Handler {
 func (n *Node) logFailed(err error) {
 	var write *wal.FailedError
 	switch {
+	case errors.Is(err, wal.ErrStalled):
+		n.stalled(err)
+		return
 	case errors.As(err, &write):
 		err = fmt.Errorf("%w; what was acknowledged is on disk: see to the disk and start the node again, which repairs what was being written", err)
-	case errors.Is(err, wal.ErrStalled):
-		err = fmt.Errorf("the disk has not answered within wal.stallTimeout (%s): %w; see to the disk and start the node again",
-			time.Duration(n.config.WAL.StallTimeout), err)
 	}
 	n.fail(err)
 }
