@@ -143,6 +143,30 @@ func (s *State) stripRanges() {
 	}
 }
 
+// applyVoid appends batches without records. Each names the void's own entry, so that
+// its reader finds an entry that holds none, and the floor stands where it would without them.
+func (s *State) applyVoid(index uint64, e Void) error {
+	if err := s.checkTerm(e.Term); err != nil {
+		return err
+	}
+	if err := checkTime(e.At); err != nil {
+		return err
+	}
+	if e.Seq <= s.lastSeq {
+		return refused("batch %d was cut already", s.lastSeq)
+	}
+	if e.Seq-s.lastSeq > MaxVoid {
+		return refused("%d batches cannot be made void at once, at most %d", e.Seq-s.lastSeq, MaxVoid)
+	}
+	for s.lastSeq < e.Seq {
+		s.lastCutAt = max(e.At, s.lastCutAt+1)
+		s.push(batch{cutAt: s.lastCutAt, first: index, last: index})
+		s.lastSeq++
+	}
+	s.tick(e.At)
+	return nil
+}
+
 func (s *State) applyRelease(e Release) error {
 	if err := s.checkTerm(e.Term); err != nil {
 		return err

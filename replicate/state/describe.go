@@ -66,6 +66,8 @@ func describeDelivery(e any) (kind, detail string) {
 		return "discard", fmt.Sprintf("%d parked records at %s", len(e.IDs), clock(e.At))
 	case Release:
 		return "release", fmt.Sprintf("up to batch %d at %s (term %d)", e.Seq, clock(e.At), e.Term)
+	case Void:
+		return "void", fmt.Sprintf("batches up to %d have no records, at %s (term %d)", e.Seq, clock(e.At), e.Term)
 	case Set:
 		return "set", fmt.Sprintf("%s = %q", e.Key, e.Value)
 	}

@@ -15,6 +15,8 @@ const (
 	MaxKey = 256
 	// MaxValue bounds an administrative value, in bytes.
 	MaxValue = 64 << 10
+	// MaxVoid bounds how many batches one entry makes without records.
+	MaxVoid = 100_000
 	// MaxValues bounds how many administrative values there are.
 	MaxValues = 1024
 )
@@ -36,6 +38,7 @@ const (
 	tagDiscard
 	tagRelease
 	tagSet
+	tagVoid
 )
 
 // entryVersion is the second byte of each of them.

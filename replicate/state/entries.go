@@ -137,6 +137,15 @@ type Release struct {
 	At        int64
 }
 
+// Void makes batches without records of all numbers up to Seq: they were given to
+// batches that a repair of the log has lost, and sinks may hold those. The open batch keeps
+// its records, and gets the number after them. It expects Term to be the state's, Seq not to be used yet,
+// and no more than [MaxVoid] numbers to be void at once.
+type Void struct {
+	Term, Seq uint64
+	At        int64
+}
+
 // Set writes an administrative value; an empty Value removes it. It expects
 // bounds: [MaxKey], [MaxValue], [MaxValues].
 type Set struct {

@@ -36,6 +36,8 @@ func fieldsOf(e any) (byte, func(*coder)) {
 		return tagRelease, e.fields
 	case Set:
 		return tagSet, e.fields
+	case Void:
+		return tagVoid, e.fields
 	}
 	return 0, nil
 }
@@ -73,6 +75,8 @@ func readerOf(tag byte) func(*coder) any {
 		return read[Release]
 	case tagSet:
 		return read[Set]
+	case tagVoid:
+		return read[Void]
 	}
 	return nil
 }
@@ -217,4 +221,10 @@ func (e *Release) fields(c *coder) {
 func (e *Set) fields(c *coder) {
 	c.str(&e.Key)
 	c.str(&e.Value)
+}
+
+func (e *Void) fields(c *coder) {
+	c.u64(&e.Term)
+	c.u64(&e.Seq)
+	c.i64(&e.At)
 }

@@ -76,6 +76,7 @@ func entriesFor(s *State) [][]byte {
 		add(Discard{IDs: []uint64{r.ID}})
 	}
 	add(Release{Term: term, Seq: seq, At: at0})
+	add(Void{Term: term, Seq: seq + 2, At: at0})
 	add(Begin{Term: term + 1, Node: "n"})
 	for _, name := range s.Topics() {
 		id, _ := s.TopicID(name)

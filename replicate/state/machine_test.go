@@ -43,7 +43,7 @@ func TestModel(t *testing.T) {
 			"block": x.block, "blockAgain": x.block, "large": x.largeBlock, "late": x.late, "later": x.late,
 			"begin": x.begin, "bases": x.bases, "advance": x.advance, "topic": x.topic,
 			"cut": x.cut, "cutAgain": x.cut, "sink": x.sink, "done": x.done, "doneAgain": x.done,
-			"refuse": x.refuse, "copy": x.copy, "discard": x.discard, "release": x.release,
+			"refuse": x.refuse, "copy": x.copy, "discard": x.discard, "release": x.release, "void": x.voidBatches,
 			"restart": func(*rapid.T) { x.log.restart() },
 			"snapshot": func(*rapid.T) {
 				x.snapshots = append(x.snapshots, x.log.s.Marshal(nil))
@@ -309,6 +309,10 @@ func (x *machine) discard(rt *rapid.T) {
 
 func (x *machine) release(rt *rapid.T) {
 	x.propose(rt, Release{Term: x.term(rt), Seq: x.m.lastSeq - min(x.m.lastSeq, rapid.Uint64Range(0, 3).Draw(rt, "keep")), At: x.now(rt)})
+}
+
+func (x *machine) voidBatches(rt *rapid.T) {
+	x.propose(rt, Void{Term: x.term(rt), Seq: x.m.lastSeq + rapid.Uint64Range(0, 3).Draw(rt, "void"), At: x.now(rt)})
 }
 
 // follower takes a snapshot at or below the floor and the log from there on.

@@ -138,6 +138,8 @@ func (m *model) apply(index uint64, p *proposal) bool {
 		return true
 	case Release:
 		return m.release(e)
+	case Void:
+		return m.voidBatches(e)
 	}
 	panic(fmt.Sprintf("the model knows no %T", p.entry))
 }
@@ -303,6 +305,18 @@ func (m *model) copy(e Copy) bool {
 	if m.copying[e.ID] = e; e.Part+1 == e.Parts {
 		delete(m.copying, e.ID)
 		ref.seq = 0
+	}
+	return true
+}
+
+func (m *model) voidBatches(e Void) bool {
+	if e.Term != m.term || e.Seq <= m.lastSeq {
+		return false
+	}
+	for m.lastSeq < e.Seq {
+		m.lastSeq++
+		m.clockCut = max(e.At, m.clockCut+1)
+		m.cutAt[m.lastSeq], m.batches[m.lastSeq] = m.clockCut, nil
 	}
 	return true
 }

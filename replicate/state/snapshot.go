@@ -314,7 +314,9 @@ func (s *State) rebuildBatches(sound func(bool, string)) {
 	batches := s.batches
 	s.batches = make([]batch, 0, len(batches))
 	for _, b := range batches {
-		sound(b.first > 0 && b.first <= b.last && b.last <= s.applied && b.records > 0, "batch")
+		sound(b.first > 0 && b.first <= b.last && b.last <= s.applied, "batch")
+		void := b.records == 0 && b.bytes == 0 && b.first == b.last && len(b.ranges)+len(b.skip)+len(b.early) == 0
+		sound(b.records > 0 || void, "batch without records")
 		s.ranges += len(b.ranges)
 		s.push(b)
 	}

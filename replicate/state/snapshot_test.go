@@ -56,6 +56,7 @@ func TestGoldenEntries(t *testing.T) {
 	l.done("table")
 	l.ok(Release{Term: 1, Seq: 1, At: at0 + 7000})
 	l.ok(Begin{Term: 2, Node: "n2", At: at0 + 8000})
+	l.ok(Void{Term: 2, Seq: 5, At: at0 + 9000})
 	var out bytes.Buffer
 	for i := uint64(1); i <= l.index; i++ {
 		e := l.entries[i]
@@ -160,7 +161,7 @@ func TestLengthsAllocateLittle(t *testing.T) {
 	huge := binary.AppendUvarint(nil, 1<<40)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	for tag := tagForm; tag <= tagSet; tag++ {
+	for tag := tagForm; tag <= tagVoid; tag++ {
 		for skip := range 40 {
 			e := append([]byte{tag, entryVersion}, make([]byte, skip)...)
 			if _, err := Decode(append(e, huge...)); err == nil && tag != tagForm && tag != tagBegin {

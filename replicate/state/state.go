@@ -146,6 +146,8 @@ func (s *State) applyEntry(index uint64, e any) error {
 		return s.applyRelease(e)
 	case Set:
 		return s.applySet(e)
+	case Void:
+		return s.applyVoid(index, e)
 	}
 	panic(fmt.Sprintf("state: %T is decoded but not applied", e))
 }
