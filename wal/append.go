@@ -11,8 +11,11 @@ import (
 )
 
 const (
-	// keptBuffers is how large buffers of a group may be to be used again.
-	keptBuffers = 8 << 20
+	// writeBytes is about how much is given to the library at a time. A large group goes in
+	// several writes: its buffers stay small, and are never made anew.
+	writeBytes = 1 << 20
+	// keptBuffers is how large the buffer of an entry may be to be used again.
+	keptBuffers = 4 << 20
 	// libraryMemory is after how many ended segments the library is opened anew,
 	// to forget the names of all that are long gone.
 	libraryMemory = 4096
@@ -31,8 +34,8 @@ type pending struct {
 func (l *Log) StoreLog(e *raft.Log) error { return l.StoreLogs([]*raft.Log{e}) }
 
 // StoreLogs appends entries, which must follow the last one; an empty log begins
-// with whatever comes, or after its snapshot if it has one. When it returns nil they are durable, after one write
-// and one sync (more when a segment ends). After an error of the system the log has failed
+// with whatever comes, or after its snapshot if it has one. When it returns nil they are durable, after
+// one sync (more when a segment ends). After an error of the system the log has failed
 // and every later call returns that first error. ErrOutOfOrder and ErrTooLarge
 // refuse the group before anything was written. It keeps references to the
 // entries' Data: they must not be changed afterwards.
@@ -51,12 +54,9 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 	if err := l.admit(logs); err != nil {
 		return err
 	}
-	plan, bytes := l.plan(logs)
-	if err := l.lib.WriteBatch(l.batch); err != nil {
-		return l.fail("appending", l.p.segment(l.active.first), err)
-	}
-	if bytes > keptBuffers {
-		l.batch, l.scratch = new(wal.Batch), nil
+	plan, bytes, err := l.write(logs)
+	if err != nil {
+		return l.fail("appending", l.p.segment(plan[len(plan)-1].first), err)
 	}
 	file, err := l.settle(plan)
 	if err != nil {
@@ -113,10 +113,11 @@ func (l *Log) admit(logs []*raft.Log) error {
 	return l.reset(before)
 }
 
-// plan frames the entries into the batch, and computes what the library will
-// make of them: it ends a segment once its size reaches the limit, and before
-// the first write if a reopened one is over it.
-func (l *Log) plan(logs []*raft.Log) ([]pending, int64) {
+// write frames the entries and gives them to the library, about writeBytes at a time. It computes
+// what the library makes of them: it ends a segment once its size reaches the limit, and before
+// the first write if a reopened one is over it. After an error the plan ends with the segment
+// that was being written.
+func (l *Log) write(logs []*raft.Log) ([]pending, int64, error) {
 	t := l.active
 	p := pending{first: t.first, last: t.last, size: t.size, offsets: t.offsets, chain: t.chain, lastCRC: t.lastCRC}
 	plan := make([]pending, 0, 2)
@@ -129,21 +130,31 @@ func (l *Log) plan(logs []*raft.Log) ([]pending, int64) {
 	}
 	synced := syncMark{index: t.last, offset: t.size, crc: t.lastCRC}
 	l.batch.Clear()
-	var bytes int64
-	for _, e := range logs {
+	var bytes, waiting int64
+	for i, e := range logs {
 		var crc uint32
 		l.scratch, crc = appendFrame(l.scratch[:0], e, synced)
 		l.batch.Write(e.Index, l.scratch)
 		n := int64(uvarintLen(uint64(len(l.scratch))) + len(l.scratch))
-		bytes += n
 		p.offsets = append(p.offsets, uint32(p.size))
 		p.size += n
 		p.last, p.chain, p.lastCRC = e.Index, chainOn(p.chain, crc), crc
+		bytes += n
+		waiting += n
+		if waiting >= writeBytes || i == len(logs)-1 {
+			if err := l.lib.WriteBatch(l.batch); err != nil {
+				return append(plan, p), bytes, err
+			}
+			waiting = 0
+		}
+		if cap(l.scratch) > keptBuffers {
+			l.batch, l.scratch = new(wal.Batch), nil
+		}
 		if p.size >= l.cfg.SegmentSize {
 			roll()
 		}
 	}
-	return append(plan, p), bytes
+	return append(plan, p), bytes, nil
 }
 
 // settle makes what the library has written durable, and checks that it wrote

@@ -3,13 +3,9 @@ package wal
 import (
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/hashicorp/raft"
-	"github.com/tidwall/wal"
-	"golang.org/x/sys/unix"
 )
 
 // The sizes of entries that the gateway writes, in bytes.
@@ -23,56 +19,26 @@ func benchData(size int) []byte {
 	return data
 }
 
-// BenchmarkAppend compares one append with its sync: this log, the bare library
-// with the same sync, and the raw file.
+// BenchmarkAppend stores groups of entries, each group with its sync. What it costs beside the
+// bare library and the bare file is measured in turns by `make bench-log`.
 func BenchmarkAppend(b *testing.B) {
 	for _, size := range benchSizes {
-		data := benchData(size)
-		b.Run(fmt.Sprintf("log/%dKiB", size>>10), func(b *testing.B) {
-			l := mustOpen(b, Config{Dir: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for i := uint64(1); b.Loop(); i++ {
-				mustStore(b, l, &raft.Log{Index: i, Term: 1, Data: data})
-			}
-		})
-		b.Run(fmt.Sprintf("library/%dKiB", size>>10), func(b *testing.B) {
-			w, err := wal.Open(b.TempDir(), &wal.Options{NoSync: true, SegmentSize: DefaultSegmentSize, SegmentCacheSize: 1, NoCopy: true, AllowEmpty: true})
-			if err != nil {
-				b.Fatal(err)
-			}
-			var batch wal.Batch
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for i := uint64(1); b.Loop(); i++ {
-				batch.Write(i, data)
-				if err := w.WriteBatch(&batch); err != nil {
-					b.Fatal(err)
+		for _, count := range [...]int{1, 32} {
+			b.Run(fmt.Sprintf("%dKiB/%d", size>>10, count), func(b *testing.B) {
+				l := mustOpen(b, Config{Dir: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+				data := benchData(size)
+				b.SetBytes(int64(size * count))
+				b.ReportAllocs()
+				group := make([]*raft.Log, count)
+				for i := uint64(1); b.Loop(); {
+					for at := range group {
+						group[at] = &raft.Log{Index: i, Term: 1, Data: data}
+						i++
+					}
+					mustStore(b, l, group...)
 				}
-				if err := w.Sync(); err != nil {
-					b.Fatal(err)
-				}
-			}
-			if err := w.Close(); err != nil {
-				b.Fatal(err)
-			}
-		})
-		b.Run(fmt.Sprintf("file/%dKiB", size>>10), func(b *testing.B) {
-			f, err := os.Create(filepath.Join(b.TempDir(), "raw"))
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer f.Close()
-			b.SetBytes(int64(size))
-			for b.Loop() {
-				if _, err := f.Write(data); err != nil {
-					b.Fatal(err)
-				}
-				if err := unix.Fdatasync(int(f.Fd())); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+			})
+		}
 	}
 }
 
