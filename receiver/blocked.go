@@ -36,7 +36,11 @@ func (b *blockage) detail(k key) string {
 // block makes a claim stand still before a record that cannot be kept, until the
 // session ends. What came before it is sealed as ever; the other claims go on.
 func (c *claim) block(ctx context.Context, why *record.LimitError) error {
-	c.s.r.found(c.key, blockage{id: c.id, next: c.next, offset: why.Offset, why: why.Error()})
+	b := blockage{id: c.id, next: c.next, offset: why.Offset, why: why.Error()}
+	c.s.r.found(c.key, b)
+	if pos, ok := c.s.r.log.Position(c.topic, c.partition); !ok || !b.stands(pos) {
+		return fmt.Errorf("%w: %s was skipped on", errRejoin, c.key) // after this claim began
+	}
 	c.s.pause(c, pauseBlocked, true)
 	for { // what sarama has fetched already is let go of
 		select {

@@ -71,7 +71,17 @@ func TestRecordBeyondTheLimitsHoldsItsPartitionAlone(t *testing.T) {
 func TestSkippedRecordBehindAHole(t *testing.T) {
 	t.Parallel()
 	b := newBroker(t, 1, "a")
-	b.transaction("a", numbered("a", 1, 0, 3), true)
+	txn := b.client(kgo.TransactionalID("tx"))
+	defer txn.Close()
+	if err := txn.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	if err := txn.ProduceSync(t.Context(), numbered("a", 1, 0, 3)...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	if err := txn.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+		t.Fatal(err)
+	}
 	b.produce(beyond("a", 0))
 	b.produce(numbered("a", 1, 3, 2)...)
 	l := newMemLog(t)

@@ -209,9 +209,9 @@ func (s *session) width() int { return max(1, len(s.start)) }
 type pauseBits uint8
 
 const (
-	pauseHeld pauseBits = 1 << iota // the log holds the intake
-	pauseSlow                       // it waits long: for its rate, or for the log
-	pauseBlocked                    // it waits before a record that cannot be kept
+	pauseHeld    pauseBits = 1 << iota // the log holds the intake
+	pauseSlow                          // it waits long: for its rate, or for the log
+	pauseBlocked                       // it waits before a record that cannot be kept
 )
 
 // pause sets or clears one reason.

@@ -196,6 +196,7 @@ func (r *Receiver) Skip(ctx context.Context, topic string, partition int32) (rec
 	if seen == nil && blocked != nil {
 		a, err := r.pass(ctx, p, blocked)
 		if err == nil {
+			_, session = r.current() // the claim that waits is of this one, or finds itself passed
 			r.rejoin(session, fmt.Sprintf("%s was skipped on", p))
 		}
 		return a, err

@@ -8,7 +8,7 @@ import (
 )
 
 func (p *program) gapsCommand() *cobra.Command {
-	return group("gaps", "Offsets that Kafka no longer had", p.gapsListCommand(), p.gapsSkipCommand())
+	return group("gaps", "Offsets that were never read, and why", p.gapsListCommand(), p.gapsSkipCommand())
 }
 
 func (p *program) gapsListCommand() *cobra.Command {
@@ -42,7 +42,7 @@ func (p *program) gapsSkipCommand() *cobra.Command {
 	var r remote
 	c := &cobra.Command{
 		Use:   "skip TOPIC PARTITION",
-		Short: "Let a partition whose offsets are gone go on at the first that Kafka still has",
+		Short: "Let a partition that waits go on: behind the offsets that are gone, or behind the record that cannot be kept",
 		Args:  exactly("TOPIC", "PARTITION"),
 		RunE: func(c *cobra.Command, args []string) error {
 			partition, err := strconv.ParseInt(args[1], 10, 32)

@@ -56,7 +56,11 @@ func (n *Node) PauseSink(ctx context.Context, name string, paused bool) error {
 	if err := lead.term.PauseSink(ctx, name, paused); err != nil {
 		return err
 	}
-	n.logger.Info("sink paused or resumed by an operator", "sink", name, "paused", paused)
+	if paused {
+		n.logger.Info("sink paused by an operator", "sink", name)
+	} else {
+		n.logger.Info("sink resumed by an operator", "sink", name)
+	}
 	if _, configured := n.config.Sinks[name]; !paused && configured {
 		return lead.batcher.Resume(name)
 	}
@@ -119,7 +123,7 @@ func (n *Node) DiscardParked(ctx context.Context, lane uint32, ids []uint64) err
 	return nil
 }
 
-// SkipGap lets a partition that is out of range go on.
+// SkipGap lets a partition that is out of range, or blocked by a record, go on.
 func (n *Node) SkipGap(ctx context.Context, topic string, partition int32) (admin.Gap, error) {
 	_, lead, err := n.leading(0)
 	if err != nil {
@@ -128,6 +132,9 @@ func (n *Node) SkipGap(ctx context.Context, topic string, partition int32) (admi
 	a, err := lead.receiver.Skip(ctx, topic, partition)
 	if errors.Is(err, receiver.ErrNotOutOfRange) {
 		return admin.Gap{}, refuse(admin.ErrConflict, "%w: there is nothing to skip (gaps list shows what waits)", err)
+	}
+	if errors.Is(err, receiver.ErrNotYet) {
+		return admin.Gap{}, refuse(admin.ErrConflict, "%w: ask again in a moment", err)
 	}
 	if err != nil {
 		return admin.Gap{}, err

@@ -43,10 +43,13 @@ func (l *lead) ready(s receiver.Status) []string {
 	if s.Joined {
 		l.joined.Store(true)
 	}
-	out := 0
+	out, blocked := 0, 0
 	for _, p := range s.Partitions {
-		if p.State == receiver.StateOutOfRange {
+		switch p.State {
+		case receiver.StateOutOfRange:
 			out++
+		case receiver.StateBlocked:
+			blocked++
 		}
 	}
 	switch {
@@ -54,6 +57,8 @@ func (l *lead) ready(s receiver.Status) []string {
 		return []string{s.Problem}
 	case out > 0 && out == len(s.Partitions):
 		return []string{"Kafka has no partition's next offset any more, so all of them wait: see `forebay gaps list`"}
+	case blocked > 0 && out+blocked == len(s.Partitions):
+		return []string{"every partition waits for an operator: see `forebay gaps list`"}
 	case !l.joined.Load():
 		return []string{"the consumer group is being joined"}
 	}
@@ -252,6 +257,10 @@ func (n *Node) ParkedRecord(ctx context.Context, lane uint32, id uint64) (record
 	return *found, nil
 }
 
+// reasonUnkeepable is why a partition waits before a record that the log cannot keep;
+// once it is skipped, the gap's reason is that.
+const reasonUnkeepable = "unkeepable"
+
 // gapReason is the word for why offsets were passed.
 func gapReason(r record.AdvanceReason) string {
 	switch r {
@@ -280,7 +289,10 @@ func (n *Node) Gaps() []admin.Gap {
 		return list
 	}
 	for _, p := range lead.receiver.Status().Partitions {
-		if p.State == receiver.StateOutOfRange {
+		switch p.State {
+		case receiver.StateBlocked:
+			list = append(list, admin.Gap{Topic: p.Topic, Partition: p.Partition, First: p.Blocking, Last: p.Blocking, Reason: reasonUnkeepable, Pending: true})
+		case receiver.StateOutOfRange:
 			gap := admin.Gap{Topic: p.Topic, Partition: p.Partition, First: p.Next, Last: p.Oldest - 1, Reason: gapReason(record.AdvanceExpired), Pending: true}
 			if p.Next > p.End {
 				gap.First, gap.Last, gap.Reason = p.End, p.Next-1, gapReason(record.AdvanceTruncated)
