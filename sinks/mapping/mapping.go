@@ -85,38 +85,41 @@ func Compile(c Config) (*Program, error) {
 	p := &Program{config: c, uses: map[string]bool{}, env: make(map[string]any, 8)}
 	p.vm.MemoryBudget = MaxElements
 	var errs []error
-	one := func(what, source string, opts ...expr.Option) *vm.Program {
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, &sinks.SettingError{Key: key, Err: fmt.Errorf(format, args...)})
+	}
+	one := func(key, what, source string, opts ...expr.Option) *vm.Program {
 		if source == "" {
 			return nil
 		}
 		prog, err := p.compile(source, opts...)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+			bad(key, "%s%w", what, err)
 		}
 		return prog
 	}
-	p.when = one("when", c.When, expr.AsBool())
-	if p.value = one("value", c.Value); p.value != nil && !fits(p.value, reflect.String, reflect.Slice) {
-		errs = append(errs, fmt.Errorf("value: gives %s, want text; use string(…) or toJSON(…)", kind(p.value)))
+	p.when = one("when", "", c.When, expr.AsBool())
+	if p.value = one("value", "", c.Value); p.value != nil && !fits(p.value, reflect.String, reflect.Slice) {
+		bad("value", "gives %s, want text; use string(…) or toJSON(…)", kind(p.value))
 	}
 	for i, col := range c.Columns {
-		what := fmt.Sprintf("column %q", col.Name)
+		key, what := fmt.Sprintf("columns[%d]", i), fmt.Sprintf("column %q: ", col.Name)
 		switch {
 		case col.Name == "":
-			errs = append(errs, fmt.Errorf("column %d has no name", i+1))
+			bad(key, "column %d has no name", i+1)
 		case slices.ContainsFunc(p.names, func(n string) bool { return strings.EqualFold(n, col.Name) }):
-			errs = append(errs, fmt.Errorf("%s is there twice (upper and lower case count as the same)", what))
+			bad(key, "column %q is there twice (upper and lower case count as the same)", col.Name)
 		case strings.TrimSpace(col.Value) == "":
-			errs = append(errs, fmt.Errorf("%s has no expression", what))
+			bad(key, "column %q has no expression", col.Name)
 		}
-		cell := one(what, col.Value)
+		cell := one(key, what, col.Value)
 		if k := kind(cell); k == "list" || k == "map" {
-			errs = append(errs, fmt.Errorf("%s: gives a %s; use toJSON(…) or take one element", what, k))
+			bad(key, "%sgives a %s; use toJSON(…) or take one element", what, k)
 		}
 		p.names, p.cells = append(p.names, col.Name), append(p.cells, cell)
 	}
 	if c.When == "" && c.Value == "" && len(c.Columns) == 0 {
-		errs = append(errs, errors.New("an empty mapping: want when, value or columns"))
+		errs = append(errs, errors.New("is empty: want when, value or columns"))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -148,13 +151,18 @@ func (p *Program) Kinds() []string {
 
 func (p *Program) compile(source string, opts ...expr.Option) (*vm.Program, error) {
 	g := &guard{run: &p.run, uses: p.uses, functions: p.run.functions()}
-	opts = append(opts, expr.Env(environment()), expr.Patch(g), expr.MaxNodes(maxNodes))
+	opts = append(opts, expr.Env(environment()), expr.MaxNodes(maxNodes))
 	for _, f := range g.functions {
 		opts = append(opts, expr.Function(f.name, f.call, f.types...))
 	}
-	prog, err := expr.Compile(source, opts...)
-	if gerr := g.err(); gerr != nil {
-		err = gerr
+	prog, err := expr.Compile(source, append(slices.Clone(opts), expr.Patch(g))...)
+	if refused := g.err(); refused != nil {
+		return nil, oneLine(refused)
+	}
+	// With something that patches, expr forgives whatever is wrong among the arguments of a call
+	// whose type it knows already. So it also has to pass as it stands.
+	if _, plain := expr.Compile(source, append(opts, expr.Optimize(false))...); plain != nil {
+		err = plain
 	}
 	if err != nil {
 		return nil, oneLine(err)

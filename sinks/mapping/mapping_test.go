@@ -176,7 +176,7 @@ func TestCompileErrors(t *testing.T) {
 		c    Config
 		want string
 	}{
-		{"empty", Config{}, `an empty mapping: want when, value or columns`},
+		{"empty", Config{}, `is empty: want when, value or columns`},
 		{"unknown name", col(`vlaue`), `column "c": unknown name vlaue (line 1, character 1)`},
 		{"unknown function", col(`1 + foo(1)`), `unknown name foo`},
 		{"syntax", col(`1 +`), `unexpected token EOF (line 1, character 3)`},
@@ -195,7 +195,13 @@ func TestCompileErrors(t *testing.T) {
 		{"builtin as value", col(`string(len)`), `len is a function: call it`},
 		{"method", col(`headers.String()`), `only functions can be called`},
 		{"value called", col(`value(1)`), `value is no function`},
-		{"all at once", Config{When: `1`, Columns: []Column{{"a", `x`}, {"b", `y`}}}, "\ncolumn \"b\": unknown name y"},
+		{"mistake among a function's arguments", col(`upper(trim(5))`), `line 1, character 7`},
+		{"deep among arguments", col(`float(string(trim(topic - 1)))`), `invalid operation: -`},
+		{"unknown name among arguments", col(`int(scroe)`), `unknown name scroe (line 1, character 5)`},
+		{"unknown function among arguments", col(`string(spilt(value, "|")[1])`), `unknown name spilt (line 1, character 8)`},
+		{"variable beyond its scope", col(`int((let n = 1; n + 1)) + n`), `unknown name n (line 1, character 27)`},
+		{"variable of itself", col(`let n = int(n); n`), `unknown name n (line 1, character 13)`},
+		{"all at once", Config{When: `1`, Columns: []Column{{"a", `x`}, {"b", `y`}}}, "\ncolumns[1]: column \"b\": unknown name y"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := Compile(tc.c)
@@ -248,7 +254,7 @@ func TestEveryBuiltinIsJudged(t *testing.T) {
 
 func TestClockIsRefused(t *testing.T) {
 	_, err := Compile(Config{Columns: []Column{{"at", `string(now())`}}})
-	want := `column "at": now() would differ from attempt to attempt; use timestamp (line 1, character 8)`
+	want := `columns[0]: column "at": now() would differ from attempt to attempt; use timestamp (line 1, character 8)`
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
