@@ -16,27 +16,26 @@ import (
 // loadConfig reads a configuration and checks all that can be checked without
 // touching anything outside.
 func loadConfig(path string) (*config.File, error) {
-	file, err := readConfig(path)
-	var problems config.Problems
-	switch {
-	case file != nil && errors.As(err, &problems):
-		return nil, problems.And(node.CheckMappings(file))
-	case err != nil:
-		return nil, err
-	}
-	return file, node.Check(file)
+	file, err := node.Load(path)
+	return file, configError(path, err)
 }
 
-// readConfig reads a configuration file.
+// readConfig reads a configuration file for what it says of places: certificates and
+// sinks are not looked at.
 func readConfig(path string) (*config.File, error) {
 	file, err := config.Load(path)
+	return file, configError(path, err)
+}
+
+// configError gives the errors of reading a configuration their exit code.
+func configError(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		err = &exitError{exitBadConfig, fmt.Errorf("there is no configuration %s: name one with --config FILE", path)}
+		return &exitError{exitBadConfig, fmt.Errorf("there is no configuration %s: name one with --config FILE", path)}
 	case err != nil && !errors.Is(err, config.ErrInvalid):
-		err = &exitError{exitBadConfig, err}
+		return &exitError{exitBadConfig, err}
 	}
-	return file, err
+	return err
 }
 
 func configFlag(c *cobra.Command, path *string) {

@@ -142,7 +142,7 @@ func TestChecksCarryTheLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = f.Check(func(report func(key, format string, args ...any)) {
+	err = f.Check(nil, func(report config.Report) {
 		report("sinks.pages.mapping.columns[1].value", "does not compile")
 	})
 	if want := "whole.toml:64: sinks.pages.mapping.columns[1].value: does not compile"; err == nil || err.Error() != want {

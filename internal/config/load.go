@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -95,12 +96,22 @@ func Parse(path string, text []byte) (*File, error) {
 // Path is the file that was read.
 func (f *File) Path() string { return f.source.file }
 
-// Check gathers more problems, found by those who know more than the file: what
-// report is given carries its key's line.
-func (f *File) Check(check func(report func(key, format string, args ...any))) error {
+// Report takes what is wrong with one key.
+type Report func(key, format string, args ...any)
+
+// Check adds what others find who know more than the file's own rules to what Load or Parse
+// found, which may be nothing: all of it at once, each with its line, but for what
+// only follows from a problem that is known already.
+func (f *File) Check(known error, check func(Report)) error {
 	src := &source{file: f.source.file, lines: f.source.lines}
 	check(src.add)
-	return src.err()
+	var problems Problems
+	if known != nil && !errors.As(known, &problems) {
+		return known
+	}
+	all := &source{problems: slices.Clone(problems)}
+	all.addUnlessFollows(src.problems)
+	return all.err()
 }
 
 // Render gives the configuration in force as TOML: defaults filled in, secrets

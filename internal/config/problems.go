@@ -49,16 +49,6 @@ func (p Problems) Error() string {
 // Unwrap makes errors.Is(err, ErrInvalid) true.
 func (p Problems) Unwrap() error { return ErrInvalid }
 
-// And adds what another look at the same file found.
-func (p Problems) And(other error) Problems {
-	var more Problems
-	if errors.As(other, &more) {
-		p = append(slices.Clone(p), more...)
-		p.sort()
-	}
-	return p
-}
-
 func (p Problems) sort() {
 	slices.SortStableFunc(p, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
 }
@@ -152,7 +142,11 @@ func (s *source) noteChildren(parser *unstable.Parser, key string, value *unstab
 		case value.Kind == unstable.Array && children.Node().Kind == unstable.Comment:
 			i--
 		case value.Kind == unstable.Array:
-			s.noteChildren(parser, fmt.Sprintf("%s[%d]", key, i), children.Node())
+			element := fmt.Sprintf("%s[%d]", key, i)
+			if raw := children.Node().Raw; raw.Length > 0 {
+				s.lines[element] = parser.Shape(raw).Start.Line
+			}
+			s.noteChildren(parser, element, children.Node())
 		}
 	}
 }

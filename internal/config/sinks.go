@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -69,14 +70,14 @@ func validateSink(key, sinkName string, sink *Sink, s *source) {
 	switch kinds := sink.kinds(); len(kinds) {
 	case 0:
 		s.add(key, "does not say what it is: add one of [%s.file], [%s.sqlite] or [%s.stdout]", key, key, key)
-		return
 	case 1:
 	default:
 		s.add(key, "is %s at once: keep one of them", strings.Join(kinds, " and "))
-		return
 	}
-	oneOf(s, key+".delivery", sink.Delivery, "at-most-once", "at-least-once", "exactly-once")
-	if sink.Delivery == "exactly-once" && strongest[sink.Kind()] != "exactly-once" {
+	if sink.Delivery != "" { // as it is where no kind gives a default
+		oneOf(s, key+".delivery", sink.Delivery, "at-most-once", "at-least-once", "exactly-once")
+	}
+	if sink.Kind() != "" && sink.Delivery == "exactly-once" && strongest[sink.Kind()] != "exactly-once" {
 		s.add(key+".delivery", "a %s sink cannot do exactly-once; the strongest it can do is %s", sink.Kind(), strongest[sink.Kind()])
 	}
 	oneOf(s, key+".refused", sink.Refused, "block", "park", "drop")
@@ -84,34 +85,15 @@ func validateSink(key, sinkName string, sink *Sink, s *source) {
 	within(s, key+".timeout", sink.Timeout, Duration(time.Second), Duration(24*time.Hour), "1s", "24h")
 	within(s, key+".backoff.initial", sink.Backoff.Initial, Duration(time.Millisecond), sink.Backoff.Max, "1ms", "backoff.max")
 	within(s, key+".backoff.max", sink.Backoff.Max, Duration(10*time.Millisecond), Duration(time.Hour), "10ms", "1h")
-	validateMapping(key+".mapping", sink.Mapping, s)
-	switch {
-	case sink.File != nil:
+	if sink.File != nil {
 		validateFile(key+".file", sink, s)
-	case sink.SQLite != nil:
+	}
+	if sink.SQLite != nil {
 		validateSQLite(key+".sqlite", sink, s)
-	case sink.Stdout != nil:
+	}
+	if sink.Stdout != nil {
 		oneOf(s, key+".stdout.format", sink.Stdout.Format, "jsonl", "raw")
 		oneOf(s, key+".stdout.encoding", sink.Stdout.Encoding, "base64", "utf8", "json")
-	}
-}
-
-func validateMapping(key string, m *Mapping, s *source) {
-	if m == nil {
-		return
-	}
-	if m.When == "" && m.Value == "" && len(m.Columns) == 0 {
-		s.add(key, "is empty: give it when, value or columns")
-	}
-	for i, column := range m.Columns {
-		if column.Name == "" || column.Value == "" {
-			s.add(key+".columns", `column %d wants a name and a value, such as { name = "page", value = "split(value, '|')[0]" }`, i+1)
-		}
-		for _, earlier := range m.Columns[:i] {
-			if strings.EqualFold(earlier.Name, column.Name) {
-				s.add(key+".columns", "%q is there twice", column.Name)
-			}
-		}
 	}
 }
 
@@ -150,14 +132,18 @@ func validateSQLite(key string, sink *Sink, s *source) {
 	for _, column := range sink.Mapping.Columns {
 		columns[column.Name] = true
 	}
-	check := func(key string, names []string) {
-		for _, column := range names {
-			if !columns[column] {
-				s.add(key, "%q is not a column of the mapping", column)
-			}
+	check := func(key, column string) {
+		if !columns[column] {
+			s.add(key, "%q is not a column of the mapping", column)
 		}
 	}
-	check(key+".key", q.Key)
-	check(key+".update", slices.Sorted(maps.Keys(q.Update)))
-	check(key+".types", slices.Sorted(maps.Keys(q.Types)))
+	for i, column := range q.Key {
+		check(fmt.Sprintf("%s.key[%d]", key, i), column)
+	}
+	for _, column := range slices.Sorted(maps.Keys(q.Update)) {
+		check(key+".update."+column, column)
+	}
+	for _, column := range slices.Sorted(maps.Keys(q.Types)) {
+		check(key+".types."+column, column)
+	}
 }

@@ -145,7 +145,13 @@ func New(cfg Config) (*Sink, error) {
 func (s *Sink) Guarantee() sinks.Guarantee { return sinks.ExactlyOnce }
 
 // Destination is the directory.
-func (s *Sink) Destination() string { return "file:" + s.cfg.Dir }
+func (s *Sink) Destination() string { return s.cfg.Destination() }
+
+// Destination is that of the sink, whatever else is wrong with its settings.
+func (c *Config) Destination() string {
+	dir, _ := filepath.Abs(c.Dir) // fails only where there is no working directory, and New says so
+	return "file:" + dir
+}
 
 // Open claims the directory for the lane, fences lower terms, removes what they
 // left behind, and brings the lane's cursor up to the log's.

@@ -28,7 +28,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -133,9 +132,20 @@ type session struct {
 	file   os.FileInfo
 }
 
-// New checks cfg, and the SQL that comes of it as far as that can be without the table. It
-// touches nothing outside the process.
+// New checks cfg, and the SQL that comes of it as far as that can be without a database. It
+// touches nothing outside the process. The error joins a *sinks.SettingError for each
+// thing that is wrong.
 func New(cfg Config) (*Sink, error) {
+	t, err := settings(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Sink{cfg: cfg, table: t, made: make(chan *session, 1)}, nil
+}
+
+// settings fills in what cfg leaves out and checks it. The table is as much as
+// could be understood, also beside an error.
+func settings(cfg *Config) (*table, error) {
 	var errs []error
 	if cfg.Mode == "" {
 		cfg.Mode = Insert
@@ -144,31 +154,29 @@ func New(cfg Config) (*Sink, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Path == "" {
-		errs = append(errs, errors.New("path is missing"))
+		errs = append(errs, bad("path", "is required"))
 	} else if strings.ContainsRune(cfg.Path, 0) || strings.HasPrefix(cfg.Path, ":") || strings.HasPrefix(cfg.Path, "file:") {
-		errs = append(errs, fmt.Errorf("path %q: want the path of a file", cfg.Path))
+		errs = append(errs, bad("path", "%q: want the path of a file", cfg.Path))
 	} else if path, err := filepath.Abs(cfg.Path); err != nil {
-		errs = append(errs, fmt.Errorf("path: %w", err))
+		errs = append(errs, bad("path", "%w", err))
 	} else {
 		cfg.Path = path
 	}
-	t, err := newTable(&cfg)
-	if err != nil {
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return &Sink{cfg: cfg, table: t, made: make(chan *session, 1)}, nil
+	t, err := newTable(cfg)
+	return t, errors.Join(append(errs, err)...)
 }
 
 // Guarantee is exactly-once.
 func (s *Sink) Guarantee() sinks.Guarantee { return sinks.ExactlyOnce }
 
 // Destination is the file's real path and the table.
-func (s *Sink) Destination() string {
+func (s *Sink) Destination() string { return s.cfg.Destination() }
+
+// Destination is that of the sink, whatever else is wrong with its settings.
+func (c *Config) Destination() string {
 	// Names of tables are compared without regard to the case of ASCII letters.
-	return "sqlite:" + realPath(s.cfg.Path) + "#" + lowerASCII(s.cfg.Table)
+	path, _ := filepath.Abs(c.Path) // fails only where there is no working directory, and New says so
+	return "sqlite:" + realPath(path) + "#" + lowerASCII(c.Table)
 }
 
 // maxLinks bounds the links that lead to what is not there: a loop ends.

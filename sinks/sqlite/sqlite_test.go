@@ -51,7 +51,7 @@ func TestModes(t *testing.T) {
 				Types:  map[string]string{"tag": "text"},
 				Mapper: program(t, `page=split(value, "|")[0]`, `score=int(split(value, "|")[1])`, `tag=value[4:]`),
 			})
-			if err := s.Check(t.Context()); err != nil {
+			if err := Check(t.Context(), s.cfg); err != nil {
 				t.Fatal(err)
 			}
 			open(t, s, identity(1, 1))
@@ -368,18 +368,18 @@ func TestBadConfiguration(t *testing.T) {
 		c    Config
 		want string
 	}{
-		{"nothing", Config{}, "path is missing\ntable is missing"},
-		{"memory", base(func(c *Config) { c.Path = ":memory:" }), `path ":memory:": want the path of a file`},
+		{"nothing", Config{}, "path: is required\ntable: is required"},
+		{"memory", base(func(c *Config) { c.Path = ":memory:" }), `path: ":memory:": want the path of a file`},
 		{"own table", base(func(c *Config) { c.Table = "Forebay_ledger" }), `names that begin with forebay_`},
-		{"mode", base(func(c *Config) { c.Mode = "append" }), `mode "append": want "insert", "upsert" or "accumulate"`},
-		{"key missing", base(func(c *Config) { c.Mode = Upsert }), `mode = "upsert" wants key`},
-		{"key unknown", base(func(c *Config) { c.Mode, c.Key = Upsert, []string{"pgae"} }), `key names "pgae", which is no column of the mapping: there are page, score`},
-		{"key with insert", base(func(c *Config) { c.Key = []string{"page"} }), `key has no meaning`},
-		{"update missing", base(func(c *Config) { c.Mode, c.Key = Accumulate, []string{"page"} }), `update and mode = "accumulate" go together`},
-		{"type", base(func(c *Config) { c.Types = map[string]string{"page": "VARCHAR"} }), `types: page = "VARCHAR": want INTEGER, REAL, TEXT, BLOB or ANY`},
+		{"mode", base(func(c *Config) { c.Mode = "append" }), `mode: "append": want "insert", "upsert" or "accumulate"`},
+		{"key missing", base(func(c *Config) { c.Mode = Upsert }), `key: is required with mode = "upsert"`},
+		{"key unknown", base(func(c *Config) { c.Mode, c.Key = Upsert, []string{"pgae"} }), `key[0]: "pgae" is no column of the mapping: there are page, score`},
+		{"key with insert", base(func(c *Config) { c.Key = []string{"page"} }), `key: has no meaning`},
+		{"update missing", base(func(c *Config) { c.Mode, c.Key = Accumulate, []string{"page"} }), `update: and mode = "accumulate" go together`},
+		{"type", base(func(c *Config) { c.Types = map[string]string{"page": "VARCHAR"} }), `types.page: "VARCHAR": want INTEGER, REAL, TEXT, BLOB or ANY`},
 		{"update of key", base(func(c *Config) {
 			c.Mode, c.Key, c.Update = Accumulate, []string{"page"}, map[string]string{"page": "1"}
-		}), `update changes "page", which is part of the key`},
+		}), `update.page: changes "page", which is part of the key`},
 		{"second statement", base(func(c *Config) {
 			c.Mode, c.Key, c.Update = Accumulate, []string{"page"}, map[string]string{"score": "1); DROP TABLE t; --"}
 		}), `a ) too many`},
@@ -404,7 +404,7 @@ func TestCheckFindsABadExpressionWithoutTheDatabase(t *testing.T) {
 	}{
 		{"score + excluded.score", true, ""},
 		{"max(score, excluded.score, '); DROP')", true, ""},
-		{"score + excluded.scroe", true, `update: score = "score + excluded.scroe": no such column: excluded.scroe`},
+		{"score + excluded.scroe", true, `update.score: "score + excluded.scroe": no such column: excluded.scroe`},
 		{"score +", true, `syntax error`},
 		{"nofn(score)", true, `no such function: nofn`},
 		{"score + weight", false, ""},
@@ -414,7 +414,7 @@ func TestCheckFindsABadExpressionWithoutTheDatabase(t *testing.T) {
 			cfg := totals(t, filepath.Join(t.TempDir(), "no", "such.db"))
 			cfg.Update = map[string]string{"score": tc.expr}
 			cfg.Create = tc.create
-			err := newSink(t, cfg).Check(t.Context())
+			err := Check(t.Context(), cfg)
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
@@ -422,6 +422,37 @@ func TestCheckFindsABadExpressionWithoutTheDatabase(t *testing.T) {
 				t.Error("the destination was touched")
 			}
 		})
+	}
+}
+
+// Everything that is wrong comes at once: settings, expressions that SQLite does not
+// compile, and the key that they would have gone with.
+func TestCheckFindsEverything(t *testing.T) {
+	err := Check(t.Context(), Config{
+		Table: "sqlite_t", Mode: Accumulate, Key: []string{"pgae"}, Create: true,
+		Update: map[string]string{"score": "score + excluded.scroe", "tag": "nofn(tag)", "sum": "1;"},
+		Types:  map[string]string{"page": "VARCHAR"},
+		Mapper: program(t, `page=split(value, "|")[0]`, `score=1`, `tag=2`),
+	})
+	want := `path: is required
+table: "sqlite_t": names that begin with forebay_ and sqlite_ are taken
+key[0]: "pgae" is no column of the mapping: there are page, score, tag
+types.page: "VARCHAR": want INTEGER, REAL, TEXT, BLOB or ANY
+update.sum: "sum" is no column of the mapping: there are page, score, tag
+update.sum: "1;": want one expression`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+	err = Check(t.Context(), Config{
+		Path: "x", Table: "t", Mode: Accumulate, Key: []string{"pgae"}, Create: true,
+		Update: map[string]string{"score": "score + excluded.scroe", "tag": "nofn(tag)"},
+		Mapper: program(t, `page=split(value, "|")[0]`, `score=1`, `tag=2`),
+	})
+	want = `key[0]: "pgae" is no column of the mapping: there are page, score, tag
+update.score: "score + excluded.scroe": no such column: excluded.scroe
+update.tag: "nofn(tag)": no such function: nofn`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 }
 

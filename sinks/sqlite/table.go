@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -83,11 +82,11 @@ func newTable(cfg *Config) (*table, error) {
 	errs := checkMode(cfg)
 	switch lower := lowerASCII(cfg.Table); {
 	case cfg.Table == "":
-		errs = append(errs, errors.New("table is missing"))
+		errs = append(errs, bad("table", "is required"))
 	case strings.ContainsRune(cfg.Table, 0):
-		errs = append(errs, fmt.Errorf("table %q: a name holds no zero byte", cfg.Table))
+		errs = append(errs, bad("table", "%q: a name holds no zero byte", cfg.Table))
 	case strings.HasPrefix(lower, "forebay_") || strings.HasPrefix(lower, "sqlite_"):
-		errs = append(errs, fmt.Errorf("table %q: names that begin with forebay_ and sqlite_ are taken", cfg.Table))
+		errs = append(errs, bad("table", "%q: names that begin with forebay_ and sqlite_ are taken", cfg.Table))
 	}
 	return t, errors.Join(append(errs, t.declare(cfg)...)...)
 }
@@ -97,56 +96,64 @@ func checkMode(cfg *Config) (errs []error) {
 	switch cfg.Mode {
 	case Insert:
 		if len(cfg.Key) > 0 {
-			errs = append(errs, errors.New(`key has no meaning with mode = "insert"`))
+			errs = append(errs, bad("key", `has no meaning with mode = "insert"`))
 		}
 	case Upsert, Accumulate:
 		if len(cfg.Key) == 0 {
-			errs = append(errs, fmt.Errorf(`mode = %q wants key, such as ["page"]`, cfg.Mode))
+			errs = append(errs, bad("key", `is required with mode = %q, such as ["page"]`, cfg.Mode))
 		}
 	default:
-		errs = append(errs, fmt.Errorf(`mode %q: want "insert", "upsert" or "accumulate"`, cfg.Mode))
+		return append(errs, bad("mode", `%q: want "insert", "upsert" or "accumulate"`, cfg.Mode))
 	}
 	if (cfg.Mode == Accumulate) != (len(cfg.Update) > 0) {
-		errs = append(errs, errors.New(`update and mode = "accumulate" go together, such as { score = "score + excluded.score" }`))
+		errs = append(errs, bad("update", `and mode = "accumulate" go together, such as { score = "score + excluded.score" }`))
 	}
 	return errs
 }
 
+// bad is what is wrong with one setting.
+func bad(key, format string, args ...any) error {
+	return &sinks.SettingError{Key: key, Err: fmt.Errorf(format, args...)}
+}
+
 // declare gives the columns their key, types and expressions.
 func (t *table) declare(cfg *Config) (errs []error) {
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	find := func(what, name string) *column {
+	wrong := func(key, format string, args ...any) { errs = append(errs, bad(key, format, args...)) }
+	find := func(key, name string) *column {
 		for i := range t.cols {
 			if lowerASCII(t.cols[i].name) == lowerASCII(name) {
 				return &t.cols[i]
 			}
 		}
-		bad("%s names %q, which is no column of the mapping: there are %s", what, name, t.names())
+		wrong(key, "%q is no column of the mapping: there are %s", name, t.names())
 		return nil
 	}
-	for _, k := range cfg.Key {
-		if c := find("key", k); c != nil {
+	for i, k := range cfg.Key {
+		key := fmt.Sprintf("key[%d]", i)
+		if c := find(key, k); c != nil {
 			if c.key {
-				bad("key names %q twice", k)
+				wrong(key, "names %q twice", k)
 			}
 			c.key = true
 		}
 	}
 	for _, name := range sorted(cfg.Types) {
-		kind := strings.ToUpper(strings.TrimSpace(cfg.Types[name]))
+		kind, key := strings.ToUpper(strings.TrimSpace(cfg.Types[name])), "types."+name
+		c := find(key, name)
 		if !slices.Contains([]string{"INTEGER", "REAL", "TEXT", "BLOB", "ANY"}, kind) {
-			bad("types: %s = %q: want INTEGER, REAL, TEXT, BLOB or ANY", name, cfg.Types[name])
-		} else if c := find("types", name); c != nil {
+			wrong(key, "%q: want INTEGER, REAL, TEXT, BLOB or ANY", cfg.Types[name])
+		} else if c != nil {
 			c.kind = kind
 		}
 	}
 	for _, name := range sorted(cfg.Update) {
-		c := find("update", name)
+		key := "update." + name
+		c := find(key, name)
 		if c != nil && c.key {
-			bad("update changes %q, which is part of the key", name)
+			wrong(key, "changes %q, which is part of the key", name)
 		}
 		if err := checkExpression(cfg.Update[name]); err != nil {
-			bad("update: %s = %q: %w", name, cfg.Update[name], err)
+			wrong(key, "%q: %w", cfg.Update[name], err)
 		} else if c != nil {
 			c.update = cfg.Update[name]
 		}
@@ -266,48 +273,4 @@ func checkExpression(e string) error {
 		return errors.New("is empty")
 	}
 	return nil
-}
-
-// Check compiles the statements against an empty database in memory, so that a
-// wrong expression is found before anything is delivered. A column that an existing
-// table has besides the mapping's is known only to Open.
-func (s *Sink) Check(ctx context.Context) error {
-	db, err := openDB("file::memory:")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = db.Close() }()
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return fmt.Errorf("opening a database in memory: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	if _, err := conn.ExecContext(ctx, s.table.createSQL()); err != nil {
-		return fmt.Errorf("making table %q: %w", s.table.name, words(err))
-	}
-	stmt, err := conn.PrepareContext(ctx, s.table.insertSQL())
-	if err == nil {
-		return stmt.Close()
-	}
-	if !s.cfg.Create && strings.Contains(err.Error(), "no such column") {
-		return nil
-	}
-	for _, c := range s.table.cols { // which expression is it?
-		if c.update == "" {
-			continue
-		}
-		one := *s.table
-		one.cols = slices.Clone(one.cols)
-		for i := range one.cols {
-			if one.cols[i].name != c.name {
-				one.cols[i].update = ""
-			}
-		}
-		if stmt, err := conn.PrepareContext(ctx, one.insertSQL()); err != nil {
-			return fmt.Errorf("update: %s = %q: %w", c.name, c.update, words(err))
-		} else if err := stmt.Close(); err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("compiling the statement for table %q: %w", s.table.name, words(err))
 }
