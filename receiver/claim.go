@@ -81,16 +81,30 @@ func (c *claim) loop(ctx context.Context) error {
 }
 
 // take puts m, and what else waits and is granted, into the run.
-func (c *claim) take(ctx context.Context, m *sarama.ConsumerMessage) error {
+func (c *claim) take(ctx context.Context, m *sarama.ConsumerMessage) (err error) {
+	for m != nil && err == nil {
+		m, err = c.takeSome(ctx, m)
+	}
+	return err
+}
+
+// takeSome takes what one grant allows, m first. It gives back a huge record that
+// came behind m: that one begins a run of its own.
+func (c *claim) takeSome(ctx context.Context, m *sarama.ConsumerMessage) (*sarama.ConsumerMessage, error) {
 	r := c.s.r
 	if err := c.s.gather.room(ctx, pendingBlocks*r.cfg.BlockBytes, c.slow); err != nil {
-		return err
+		return nil, err
+	}
+	if recordBytes(m) >= r.huge {
+		if err := c.s.gather.until(ctx, c.empty, c.slow); err != nil {
+			return nil, err
+		}
 	}
 	g, err := r.limiter.acquire(ctx, &c.bucket, 1+len(c.msgs), recordBytes(m), c.slow)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	records, bytes, err := c.fill(m, g)
+	records, bytes, rest, err := c.fill(m, g)
 	r.limiter.settle(r.limiter.now(), &c.bucket, g, records, bytes)
 	r.meter.add(time.Now(), records, bytes)
 	r.metrics.records.Add(float64(records))
@@ -99,7 +113,7 @@ func (c *claim) take(ctx context.Context, m *sarama.ConsumerMessage) error {
 		c.slowed = false
 		c.s.pause(c, pauseSlow, false)
 	}
-	return err
+	return rest, err
 }
 
 // stopFetching keeps sarama from filling its channel with records, of whatever
@@ -123,29 +137,37 @@ const (
 	// smallestShare of a block is what a claim may put into its run at once,
 	// however many claims there are.
 	smallestShare = 16 << 10
+	// hugeRecord is the size, in bytes, from which on a record begins its run: it fits
+	// a block by itself, and not for certain behind others.
+	hugeRecord = record.MaxBody / 4
 )
 
-// fill is the way of every record: no allocation, no channel but sarama's.
-func (c *claim) fill(m *sarama.ConsumerMessage, g grant) (records, bytes int, err error) {
+// fill is the way of every record: no allocation, no channel but sarama's. It stops
+// before a huge record and gives it back.
+func (c *claim) fill(m *sarama.ConsumerMessage, g grant) (records, bytes int, rest *sarama.ConsumerMessage, err error) {
 	share := max(smallestShare, c.s.r.cfg.BlockBytes/c.s.width())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before, first := c.run.Size(), c.run.Empty()
-	for {
+	for size := recordBytes(m); ; {
 		if err = c.put(m); err != nil {
 			break
 		}
 		records++
-		bytes += recordBytes(m)
+		bytes += size
 		if records >= g.records || float64(bytes) >= g.bytes || c.run.Size()-before >= share || len(c.msgs) == 0 {
 			break
 		}
 		m = <-c.msgs // there is one: nobody else takes from a claim that runs
+		if size = recordBytes(m); size >= c.s.r.huge {
+			rest = m
+			break
+		}
 	}
 	if records > 0 {
 		c.s.gather.added(c, c.run.Size()-before, first, c.s.r.cfg.BlockBytes)
 	}
-	return records, bytes, err
+	return records, bytes, rest, err
 }
 
 // put converts one record and appends it to the run.
@@ -166,6 +188,13 @@ func (c *claim) put(m *sarama.ConsumerMessage) error {
 	}
 	c.next = m.Offset + 1
 	return nil
+}
+
+// empty tells whether the sealer has taken all that was put into a run.
+func (c *claim) empty() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.run.Empty()
 }
 
 // swap gives the run to the sealer and goes on with an empty one.

@@ -123,6 +123,12 @@ func start(t testing.TB, cfg Config, log Log) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serve(t, r)
+}
+
+// serve runs a receiver until the test ends.
+func serve(t testing.TB, r *Receiver) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()

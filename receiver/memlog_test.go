@@ -23,6 +23,7 @@ type memLog struct {
 	positions map[key]record.Position
 	ids       map[string]record.TopicID
 	records   map[key][]record.Record
+	spans     []record.Span // of the blocks, in order
 	bases     []record.Base
 	advances  []record.Advance
 	changes   []record.TopicChange
@@ -121,6 +122,7 @@ func (l *memLog) apply(block []byte) error {
 		k := key{rec.Topic, rec.Partition}
 		l.records[k] = append(l.records[k], rec)
 	}
+	l.spans = append(l.spans, sum.Spans...)
 	for _, s := range sum.Spans {
 		l.positions[key{s.Topic, s.Partition}] = record.Position{TopicID: s.TopicID, Next: s.Last + 1}
 	}

@@ -27,6 +27,7 @@ type Receiver struct {
 	meter   meter
 	flights flights
 
+	huge       int           // bytes from which on a record begins its run; see hugeRecord
 	kick       chan struct{} // wakes Run between sessions; capacity 1
 	committing atomic.Bool   // errors that arrive now are taken for the commit's
 
@@ -60,7 +61,7 @@ func New(cfg Config, log Log) (*Receiver, error) {
 		return nil, fmt.Errorf("registering the receiver's metrics: %w", err)
 	}
 	r := &Receiver{
-		cfg: cfg, log: log, metrics: m, limiter: newLimiter(Limits{}),
+		cfg: cfg, log: log, metrics: m, huge: hugeRecord, limiter: newLimiter(Limits{}),
 		logger:  cfg.Logger.With("lane", cfg.Lane),
 		retired: make(map[record.TopicID]bool), kick: make(chan struct{}, 1),
 		ends: make(map[key]int64), blocked: make(map[key]*blockage), details: make(map[key]detail),

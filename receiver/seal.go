@@ -2,6 +2,7 @@ package receiver
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -51,12 +52,21 @@ func (g *gathering) added(c *claim, bytes int, first bool, full int) {
 // room waits until fewer than limit bytes are gathered. slow is called when
 // that takes long.
 func (g *gathering) room(ctx context.Context, limit int, slow func()) error {
+	return g.until(ctx, func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.pending < limit
+	}, slow)
+}
+
+// until waits for what comes about when the sealer takes.
+func (g *gathering) until(ctx context.Context, enough func() bool, slow func()) error {
 	var late <-chan time.Time
 	for {
 		g.mu.Lock()
-		ok, space := g.pending < limit, g.space
+		space := g.space // before the look, so that no change is missed
 		g.mu.Unlock()
-		if ok {
+		if enough() {
 			return nil
 		}
 		if late == nil {
@@ -141,8 +151,8 @@ func (b *sealer) run(ctx context.Context) {
 	}
 }
 
-// seal makes one block of all that is gathered, and appends it. It blocks as
-// long as the log does.
+// seal makes a block of all that is gathered, or as many as readers can take it in,
+// and appends them. It blocks as long as the log does.
 func (b *sealer) seal(ctx context.Context) error {
 	claims := b.s.gather.grab()
 	runs := make([]*record.Run, 0, len(claims))
@@ -153,6 +163,45 @@ func (b *sealer) seal(ctx context.Context) error {
 		runs = append(runs, run)
 	}
 	b.s.gather.taken(size)
+	for len(runs) > 0 {
+		n := together(runs, record.MaxBody, maxSummary)
+		if err := b.append(ctx, runs[:n]); err != nil {
+			return err
+		}
+		runs = runs[n:]
+	}
+	return nil
+}
+
+const (
+	// maxSummary bounds what a block says of its runs, in bytes: every part of a block
+	// repeats it and must have room for more, see record.Split.
+	maxSummary = record.MaxEntry / 2
+	// spanBytes is the most that a summary says of a run, besides its topic's name:
+	// eight numbers, the topic's id and the length of its name.
+	spanBytes = 8*binary.MaxVarintLen64 + len(record.TopicID{}) + binary.MaxVarintLen16
+)
+
+// together tells how many of the runs, from the first on, go into one block. One at
+// least, whatever its size: Run.Append sees to that it is not beyond the limits.
+func together(runs []*record.Run, body, summary int) int {
+	records := false
+	for i, run := range runs {
+		if run.Empty() {
+			continue
+		}
+		body -= run.Size()
+		summary -= spanBytes + len(run.Span().Topic)
+		if records && (body < 0 || summary < 0) {
+			return i
+		}
+		records = true
+	}
+	return len(runs)
+}
+
+// append makes one block of runs and appends it.
+func (b *sealer) append(ctx context.Context, runs []*record.Run) error {
 	f := &flight{s: b.s, spans: make([]record.Span, 0, len(runs))}
 	for _, run := range runs {
 		f.spans = append(f.spans, run.Span())
