@@ -174,6 +174,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(limitedDirEnv); dir != "" {
 		writeUntilFull(dir)
 	}
+	if dir := os.Getenv(bareDirEnv); dir != "" {
+		writeBareUntilFull(dir)
+	}
 	os.Exit(m.Run())
 }
 

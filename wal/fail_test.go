@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,8 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestFailStop fails each operation of an append: that group is not
@@ -96,54 +92,6 @@ func TestPartialWriteIsNotRetried(t *testing.T) {
 	wantEntries(t, l, 1, 5, 1, 300)
 	if l.Stats().TornBytes != 202 {
 		t.Fatalf("cut %d bytes, want 202", l.Stats().TornBytes)
-	}
-}
-
-const limitedDirEnv = "FOREBAY_WAL_TEST_LIMITED"
-
-// writeUntilFull limits the size of files and appends until that fails.
-func writeUntilFull(dir string) {
-	signal.Ignore(unix.SIGXFSZ)
-	limit := unix.Rlimit{Cur: 50_000, Max: unix.RLIM_INFINITY}
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
-		fmt.Println("limit:", err)
-		os.Exit(2)
-	}
-	cfg := testConfig(dir)
-	cfg.SegmentSize = 1 << 20
-	l, err := Open(cfg)
-	if err != nil {
-		fmt.Println("open:", err)
-		os.Exit(2)
-	}
-	for next := uint64(1); ; next++ {
-		if err := l.StoreLog(testEntry(next, 1, 3000)); err != nil {
-			again := l.StoreLog(testEntry(next, 1, 30))
-			fmt.Println(next-1, errors.Is(err, syscall.EFBIG), errors.Is(again, err))
-			os.Exit(0)
-		}
-	}
-}
-
-// TestFileSizeLimit makes the library's own write fail for real, part-way.
-func TestFileSizeLimit(t *testing.T) {
-	dir := t.TempDir()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), limitedDirEnv+"="+dir)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	var acked uint64
-	var tooBig, same bool
-	if _, err := fmt.Sscan(string(out), &acked, &tooBig, &same); err != nil || !tooBig || !same || acked < 10 {
-		t.Fatalf("the writer said %q", out)
-	}
-	cfg := testConfig(dir)
-	l := mustOpen(t, cfg)
-	wantEntries(t, l, 1, acked, 1, 3000)
-	if l.Stats().TornBytes == 0 {
-		t.Fatal("the write that failed left nothing: it did not fail part-way")
 	}
 }
 

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -99,21 +100,33 @@ func TestHazard3FlippedByteIsServed(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// A flipped length in an old segment of ours: no entry of it is served wrong.
+	// In old segments of ours: no entry is served wrong, and with a flipped length none
+	// of its segment is served at all.
 	cfg := damagedLog(t)
 	cfg.SnapshotIndex, cfg.SnapshotTerm = 100, 1 // else open finds it
-	old := segmentFiles(t, cfg.Dir)[2]
-	b = readFile(t, old)
-	b[diskSize(300)] ^= 0x04
-	putFile(t, old, b)
+	files := segmentFiles(t, cfg.Dir)
+	flip := func(segment int, at int64) {
+		b := readFile(t, files[segment])
+		b[at] ^= 0x04
+		putFile(t, files[segment], b)
+	}
+	flip(1, diskSize(300)-1) // the last byte of entry 13
+	flip(2, diskSize(300))
 	l := mustOpen(t, cfg)
 	var e raft.Log
-	for i := uint64(25); i <= 36; i++ {
+	for _, i := range append([]uint64{13}, seq(25, 36)...) {
 		var damage *CorruptError
 		if err := l.GetLog(i, &e); !errors.As(err, &damage) {
 			t.Fatalf("entry %d of the damaged segment: %v", i, err)
 		}
 	}
+}
+
+func seq(from, to uint64) (all []uint64) {
+	for i := from; i <= to; i++ {
+		all = append(all, i)
+	}
+	return all
 }
 
 func TestHazard4MissingSegments(t *testing.T) {
@@ -124,6 +137,23 @@ func TestHazard4MissingSegments(t *testing.T) {
 	w, err := wal.Open(dir, bareOptions())
 	if err != nil {
 		t.Fatalf("the bare library notices a missing segment: %v", err)
+	}
+	if !panics(func() { _, _ = w.Read(20) }) {
+		t.Fatal("the bare library reads around a missing segment")
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left := bareSegments(t, dir)
+	if err := os.Remove(left[len(left)-1]); err != nil {
+		t.Fatal(err)
+	}
+	w, err = wal.Open(dir, bareOptions())
+	if err != nil {
+		t.Fatalf("the bare library notices that its end is missing: %v", err)
+	}
+	if last, err := w.LastIndex(); err != nil || last >= 60 {
+		t.Fatalf("the bare library ends with %d, %v", last, err)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -139,9 +169,15 @@ func TestHazard4MissingSegments(t *testing.T) {
 	}
 }
 
-// TestHazard5RetryAfterAFailedWrite: see TestPartialWriteIsNotRetried and
-// TestFileSizeLimit, which do it for real.
+// TestHazard5RetryAfterAFailedWrite: a disk that is full takes a part of a write, and
+// there is room again. TestPartialWriteIsNotRetried and TestFileSizeLimit make ours fail for real.
 func TestHazard5RetryAfterAFailedWrite(t *testing.T) {
+	var wrong int
+	var reopens bool
+	child(t, bareDirEnv, t.TempDir(), &wrong, &reopens)
+	if wrong == 0 || reopens {
+		t.Fatalf("the bare library bears a retry: %d entries read wrong, reopening works: %t", wrong, reopens)
+	}
 	l := mustOpen(t, testConfig(t.TempDir()))
 	mustStore(t, l, testEntry(1, 1, 10))
 	asked := 0
@@ -190,9 +226,19 @@ func TestHazard6ConcurrentColdReads(t *testing.T) {
 	readers.Wait()
 }
 
-// TestHazard7TruncationRewritesASegment: ours writes a manifest header of 72 bytes in
+// TestHazard7TruncationRewritesASegment: the bare library makes a file that begins
+// with the first entry that stays; ours writes a manifest header of 72 bytes in
 // place and unlinks; no byte of a segment is written.
 func TestHazard7TruncationRewritesASegment(t *testing.T) {
+	w, dir := bareLog(t, 20)
+	before := bareSegments(t, dir)
+	if err := w.TruncateFront(5); err != nil {
+		t.Fatal(err)
+	}
+	after := bareSegments(t, dir)
+	if filepath.Base(after[0]) == filepath.Base(before[0]) || filepath.Base(after[0]) != segmentName(5) {
+		t.Fatalf("the bare library rewrites no segment: it begins with %s", after[0])
+	}
 	cfg := damagedLog(t)
 	files := newCountingFiles()
 	cfg.Files = files
@@ -232,9 +278,16 @@ func TestHazard8BeginsWithOne(t *testing.T) {
 }
 
 func TestHazard9NoDirectorySyncNoLock(t *testing.T) {
-	_, dir := bareLog(t, 1)
-	if w, err := wal.Open(dir, bareOptions()); err != nil || w.Close() != nil {
+	first, dir := bareLog(t, 1)
+	second, err := wal.Open(dir, bareOptions())
+	if err != nil {
 		t.Fatalf("the bare library refuses a second open: %v", err)
+	}
+	if err := errors.Join(first.Write(2, []byte("first")), second.Write(2, []byte("other")), second.Close()); err != nil {
+		t.Fatalf("the bare library notices a second writer: %v", err)
+	}
+	if data := readFile(t, bareSegments(t, dir)[0]); bytes.Contains(data, []byte("first")) {
+		t.Fatal("the bare library keeps what the first writer was told is written")
 	}
 	files := newCountingFiles()
 	cfg := testConfig(t.TempDir())
@@ -251,6 +304,9 @@ func TestHazard9NoDirectorySyncNoLock(t *testing.T) {
 }
 
 func TestHazard10SegmentsAreSmall(t *testing.T) {
+	if wal.DefaultOptions.SegmentSize != 20<<20 {
+		t.Fatalf("the bare library's segments have %d bytes", wal.DefaultOptions.SegmentSize)
+	}
 	cfg := Config{Dir: t.TempDir()}
 	if err := cfg.complete(); err != nil || cfg.SegmentSize != 4<<20 {
 		t.Fatalf("default segment size %d, %v", cfg.SegmentSize, err)
@@ -260,6 +316,21 @@ func TestHazard10SegmentsAreSmall(t *testing.T) {
 // TestHazard11NothingIsPreallocated: zeros are no entries, so a file never holds
 // more than its entries.
 func TestHazard11NothingIsPreallocated(t *testing.T) {
+	w, dir := bareLog(t, 1)
+	segment := bareSegments(t, dir)[0]
+	if err := errors.Join(w.Close(), os.Truncate(segment, int64(len(readFile(t, segment)))+1000)); err != nil {
+		t.Fatal(err)
+	}
+	w, err := wal.Open(dir, bareOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Write(2, nil); !errors.Is(err, wal.ErrOutOfOrder) {
+		t.Fatalf("the bare library goes on in space that was made beforehand: %v", err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 	l := mustOpen(t, testConfig(t.TempDir()))
 	fill(t, l, 1, 40, 1, 300)
 	var sum int64

@@ -215,3 +215,10 @@ func waitTrim(t testing.TB, l *Log) {
 
 // testWait bounds waiting for what must come.
 const testWait = 10 * time.Second
+
+// panics tells whether fn does.
+func panics(fn func()) (did bool) {
+	defer func() { did = recover() != nil }()
+	fn()
+	return
+}

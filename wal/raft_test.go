@@ -81,7 +81,7 @@ func TestRaftRunsOnIt(t *testing.T) {
 	}
 }
 
-func startRaft(t *testing.T, l *Log, stable raft.StableStore, snaps raft.SnapshotStore, fsm raft.FSM, first bool) *raft.Raft {
+func startRaft(t *testing.T, l raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore, fsm raft.FSM, first bool) *raft.Raft {
 	t.Helper()
 	c := raft.DefaultConfig()
 	c.LocalID, c.Logger, c.TrailingLogs = "n1", hclog.NewNullLogger(), 0
