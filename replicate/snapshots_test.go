@@ -188,6 +188,25 @@ func TestSnapshotThatIsSentLiesBelowTheFloor(t *testing.T) {
 	}
 }
 
+func TestKeptSnapshots(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		n    int
+		size int64
+		want int
+	}{
+		{"none", 0, 0, keepBetween},
+		{"small ones", 100, 100 << 10, keepMost},
+		{"such as just fit", 100, keepBytes, 100},
+		{"larger ones", 50, keepBytes * 2, 25},
+		{"huge ones", 17, 17 << 30, keepBetween},
+	} {
+		if got := kept(tt.n, tt.size); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
 func TestSuperfluousSnapshots(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
