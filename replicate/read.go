@@ -129,14 +129,16 @@ func (l *Lane) noBatch(seq uint64) error {
 }
 
 // fetcher reads entries of the log for as long as both contexts last; what belongs to Raft is nil.
+// An entry is valid until the next one is fetched.
 func (l *Lane) fetcher(ctx, term context.Context) state.Fetch {
 	var entry raft.Log
+	var buf []byte
 	return func(index uint64) ([]byte, error) {
 		if err := over(ctx, term); err != nil {
 			return nil, err
 		}
 		entry = raft.Log{}
-		if err := l.store.GetLog(index, &entry); err != nil {
+		if err := l.store.ReadLog(index, &entry, &buf); err != nil {
 			return nil, fmt.Errorf("reading entry %d: %w", index, err)
 		}
 		if entry.Type != raft.LogCommand {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -45,16 +46,36 @@ func (h *handle) release() error {
 // their own. The caller must not change out.Data. Any number of calls may run at once.
 // Damage is a *CorruptError, and fails the log.
 func (l *Log) GetLog(index uint64, out *raft.Log) error {
+	return l.ReadLog(index, out, nil)
+}
+
+// ReadLog is GetLog for who reads many entries one after the other: what comes from disk is
+// read into *buf, which is made larger where need be, so out is valid only until *buf is used
+// again. A nil buf is a new one. Each call needs a buffer of its own.
+func (l *Log) ReadLog(index uint64, out *raft.Log, buf *[]byte) error {
+	// A reader that never waits would keep the processor for 10 ms at a time from a writer that
+	// comes back from its sync.
+	runtime.Gosched()
 	if l.ring.get(index, out) {
 		return nil
 	}
 	l.metrics.coldReads.Inc()
+	if buf == nil {
+		buf = new([]byte)
+	}
 	for {
 		sp, err := l.locate(index, out)
 		if err != nil || sp.file == nil {
 			return err
 		}
-		err = l.readFrame(sp, out)
+		if n := int(sp.end - sp.off); cap(*buf) < n {
+			*buf = make([]byte, n)
+		} else {
+			*buf = (*buf)[:n]
+		}
+		leave := l.cold.enter()
+		err = l.readFrame(sp, *buf, out)
+		leave()
 		_ = sp.file.release() // opened for reading: closing it has nothing to tell
 		if err == nil {
 			return nil
@@ -136,9 +157,8 @@ func (l *Log) corrupt(segment uint64, off int64, index uint64, expected, found s
 	return &CorruptError{Dir: l.p.dir, Segment: relSegment(segment), Offset: off, Index: index, Expected: expected, Found: found, Err: err}
 }
 
-// readFrame reads one frame and checks all of it.
-func (l *Log) readFrame(sp span, out *raft.Log) error {
-	buf := make([]byte, sp.end-sp.off)
+// readFrame reads one frame into buf, which has its size, and checks all of it.
+func (l *Log) readFrame(sp span, buf []byte, out *raft.Log) error {
 	if n, err := sp.file.ReadAt(buf, sp.off); n < len(buf) {
 		if err == nil || errors.Is(err, io.EOF) {
 			return l.corrupt(sp.segment, sp.off, sp.index, fmt.Sprintf("a frame of %d bytes", len(buf)), fmt.Sprintf("the end of the file after %d", n), nil)
@@ -174,6 +194,18 @@ type coldCache struct {
 	mu    sync.Mutex
 	clock uint64
 	items []*coldSegment
+
+	made  sync.Once
+	turns chan struct{}
+}
+
+// enter waits until fewer than half of the processors copy and check frames, and returns how to
+// leave again. Readers behind the end are many and can wait; there is one writer, and
+// whoever waits for its sync needs a processor as soon as that is over.
+func (c *coldCache) enter() (leave func()) {
+	c.made.Do(func() { c.turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)) })
+	c.turns <- struct{}{}
+	return func() { <-c.turns }
 }
 
 // get returns the segment, indexed, with its file retained for the caller.
