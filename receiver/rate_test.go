@@ -32,6 +32,11 @@ func busiest(events []event, window float64) float64 {
 // drain takes from an endless backlog for a virtual time, by claims that wake
 // up to late nanoseconds after they should.
 func drain(l *limiter, claims, size int, total, late float64) []event {
+	return drainLate(l, claims, size, total, func(rng *rand.Rand) float64 { return rng.Float64() * late })
+}
+
+// drainLate is drain by claims that wake as late as late says.
+func drainLate(l *limiter, claims, size int, total float64, late func(*rand.Rand) float64) []event {
 	rng := rand.New(rand.NewPCG(1, 2))
 	parts := make([]bucket, claims)
 	wake := make([]float64, claims)
@@ -49,7 +54,7 @@ func drain(l *limiter, claims, size int, total, late float64) []event {
 		}
 		g, wait := l.try(now, &parts[c], channelBuffer+1, size)
 		if wait > 0 {
-			wake[c] = now + max(float64(wait), float64(minWait)) + rng.Float64()*late
+			wake[c] = now + float64(wait) + late(rng)
 			continue
 		}
 		n := min(g.records, 1+rng.IntN(channelBuffer)) // the channel may hold fewer than granted

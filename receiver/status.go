@@ -31,7 +31,7 @@ type Status struct {
 	RecordsPerSecond, BytesPerSecond float64
 	// Limits are this lane's shares of the caps.
 	Limits Limits
-	// HeldBy names what holds the intake back now: "maxRate", "maxBytesRate",
+	// HeldBy names what holds the intake back now, much of the time: "maxRate", "maxBytesRate",
 	// "maxRatePerPartition", "log" (it takes long to append), or the log's own
 	// reason, as "wal.maxBytes". "" when nothing does.
 	HeldBy string
@@ -71,7 +71,7 @@ func (r *Receiver) Status() Status {
 	defer r.mu.Unlock()
 	s := Status{
 		Problem: r.problemText(), Joined: r.session != nil, Limits: r.limits,
-		HeldBy: r.limiter.heldBy(), Notes: slices.Clone(r.notes),
+		HeldBy: r.limiter.heldBy(r.limiter.now()), Notes: slices.Clone(r.notes),
 	}
 	s.RecordsPerSecond, s.BytesPerSecond = r.meter.rates(time.Now())
 	held := ""
