@@ -3,6 +3,8 @@ package main
 import (
 	"io"
 	"log/slog"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -14,13 +16,16 @@ func (p *program) runCommand() *cobra.Command {
 	var path string
 	c := &cobra.Command{
 		Use:   "run",
-		Short: "Run the gateway until it is told to stop (SIGINT, SIGTERM)",
+		Short: "Run the gateway until it is told to stop (SIGINT, SIGTERM, SIGHUP)",
 		Args:  exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			file, err := loadConfig(path)
 			if err != nil {
 				return err
 			}
+			// Who reads the log or a stdout sink may go away: that is an error of the
+			// write, and no end of the gateway.
+			signal.Ignore(syscall.SIGPIPE)
 			err = node.Run(c.Context(), node.Options{
 				Config: file,
 				Logger: newLogger(p.err, file.Node),
