@@ -141,7 +141,7 @@ func (l *Lane) startRaft() error {
 	if err := l.form(); err != nil {
 		return err
 	}
-	r, err := raft.NewRaft(rc, installer{l.machine}, l.store, l.stable, l.snapshots, transport)
+	r, err := raft.NewRaft(rc, installer{l.machine}, l.store, raftStable{l.stable, l.unstable}, l.snapshots, transport)
 	if err != nil {
 		return fmt.Errorf("starting raft: %w", err)
 	}
