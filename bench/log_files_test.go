@@ -89,8 +89,7 @@ func appendEntries(l *wal.Log, data []byte, last uint64, count, group int) (uint
 	return last, nil
 }
 
-// forget drops what the page cache has of the files below dir. It works for what
-// is written back: sync first.
+// forget drops what the page cache has of the files below dir, after they are synced.
 func forget(t testing.TB, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -102,7 +101,7 @@ func forget(t testing.TB, dir string) {
 			return err
 		}
 		defer f.Close()
-		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		return errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 	})
 	if err != nil {
 		t.Fatal(err)

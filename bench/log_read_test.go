@@ -42,7 +42,11 @@ func TestLogRead(t *testing.T) {
 	files.quick.Store(true)
 	dir := t.TempDir()
 	l := openLog(t, wal.Config{Dir: dir, Files: files})
-	defer l.Close()
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	r := &readBench{t: t, dir: dir, log: l, files: files, data: noise(entryBytes)}
 	r.last.Store(mustAppend(t, l, r.data, 0, readEntries))
 	files.quick.Store(false)
