@@ -52,12 +52,19 @@ func (s *scanner) window(off int64, n int) ([]byte, error) {
 		want = hopWindow
 	}
 	want = int(min(int64(max(want, n)), s.size-off))
+	// What is here of the window already, the beginning of a frame mostly, is not read again.
+	kept := 0
+	if have := s.bufStart + int64(len(s.buf)) - off; off >= s.bufStart && have > 0 {
+		kept = int(have)
+	}
+	old := s.buf[len(s.buf)-kept:]
 	if cap(s.buf) < want {
 		s.buf = make([]byte, want)
 	}
+	copy(s.buf[:want], old)
 	s.buf, s.bufStart = s.buf[:want], off
-	got, err := s.r.ReadAt(s.buf, off)
-	if got < want {
+	got, err := s.r.ReadAt(s.buf[kept:], off+int64(kept))
+	if got += kept; got < want {
 		s.buf = s.buf[:got]
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
