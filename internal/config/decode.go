@@ -81,8 +81,15 @@ func (d *decoder) decodeSecret(key string, value any, target reflect.Value) {
 	switch {
 	case !ok:
 		d.mismatch(key, "a string", value)
-	case d.expand || text == "" || reference.MatchString(text):
-		target.SetString(d.expanded(key, text))
+	case d.expand:
+		before := len(d.problems)
+		secret := d.expanded(key, text)
+		if secret == "" && text != "" && len(d.problems) == before {
+			d.add(key, "%s gives nothing: set it, or leave the key out if no secret is wanted", text)
+		}
+		target.SetString(secret)
+	case reference.ReplaceAllString(text, "") == "": // nothing but references
+		target.SetString(text)
 	default:
 		target.SetString(redacted)
 	}
@@ -133,7 +140,7 @@ func (d *decoder) decodeTable(key string, table map[string]any, target reflect.V
 		case planned.MatchString(full):
 			d.add(full, "not in this version of Forebay")
 		default:
-			d.add(full, "unknown key%s", suggestion(name, slices.Sorted(maps.Keys(fields))))
+			d.add(full, "%s%s", unknownKey, suggestion(name, slices.Sorted(maps.Keys(fields))))
 		}
 	}
 }
@@ -203,7 +210,7 @@ func (d *decoder) always(key, text string) string {
 			}
 			value, err := os.ReadFile(name)
 			if err != nil {
-				d.add(key, "%v", err)
+				d.add(key, "%s cannot be read: %v; make the file, or correct the path", match, err)
 			}
 			return strings.TrimRight(string(value), "\r\n")
 		default:

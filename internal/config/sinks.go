@@ -80,6 +80,7 @@ func validateSink(key, sinkName string, sink *Sink, s *source) {
 	if sink.Kind() != "" && sink.Delivery == "exactly-once" && strongest[sink.Kind()] != "exactly-once" {
 		s.add(key+".delivery", "a %s sink cannot do exactly-once; the strongest it can do is %s", sink.Kind(), strongest[sink.Kind()])
 	}
+	topicNames(key+".topics", sink.Topics, s)
 	oneOf(s, key+".refused", sink.Refused, "block", "park", "drop")
 	oneOf(s, key+".startFrom", sink.StartFrom, "oldest", "newest")
 	within(s, key+".timeout", sink.Timeout, Duration(time.Second), Duration(24*time.Hour), "1s", "24h")

@@ -6,6 +6,7 @@ import (
 	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -68,7 +69,7 @@ func validateNode(n *Node, s *source) {
 		required(s, "node.tls.key", n.TLS.Key, `"node.key"`)
 	}
 	host, port, err := net.SplitHostPort(n.HTTP)
-	if err != nil || port == "" {
+	if err != nil || !isPort(port) {
 		s.add("node.http", `wants an address with its port, such as "127.0.0.1:8420"`)
 		return
 	}
@@ -77,6 +78,11 @@ func validateNode(n *Node, s *source) {
 	if !local && !n.Insecure && (n.Token == "" || n.TLS == nil) {
 		s.add("node.http", "listens beyond this machine, which takes node.token and node.tls (or node.insecure = true, if that is really wanted)")
 	}
+}
+
+func isPort(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 16)
+	return err == nil
 }
 
 func validateWAL(c *Config, s *source) {
@@ -96,24 +102,35 @@ func validateReceiver(r *Receiver, s *source) {
 	within(s, "receiver.blockInterval", r.BlockInterval, Duration(time.Millisecond), Duration(time.Minute), "1ms", "1m")
 }
 
+var topicName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+
+// topicNames holds a list of topics to Kafka's rule for their names: another one can
+// never be there.
+func topicNames(key string, topics []string, s *source) {
+	for i, topic := range topics {
+		switch {
+		case !topicName.MatchString(topic) || topic == "." || topic == "..":
+			s.add(key, "%q is no name of a topic: Kafka wants letters, digits, '-', '_' or '.', at most 249, and neither \".\" nor \"..\"", topic)
+		case slices.Contains(topics[:i], topic):
+			s.add(key, "%q is there twice", topic)
+		}
+	}
+}
+
 func validateKafka(k *Kafka, s *source) {
 	const table = "receiver.kafka."
 	if len(k.Brokers) == 0 {
 		s.add(table+"brokers", `is required, such as ["localhost:9092"]`)
 	}
 	for _, broker := range k.Brokers {
-		if _, port, err := net.SplitHostPort(broker); err != nil || port == "" {
+		if host, port, err := net.SplitHostPort(broker); err != nil || host == "" || !isPort(port) {
 			s.add(table+"brokers", `%q wants host and port, such as "localhost:9092"`, broker)
 		}
 	}
 	if len(k.Topics) == 0 {
 		s.add(table+"topics", `is required, such as ["user-behavior-topic"]`)
 	}
-	for i, topic := range k.Topics {
-		if topic == "" || slices.Contains(k.Topics[:i], topic) {
-			s.add(table+"topics", "%q is empty or there twice", topic)
-		}
-	}
+	topicNames(table+"topics", k.Topics, s)
 	required(s, table+"group", k.Group, `"forebay"`)
 	within(s, table+"maxRatePerPartition", k.MaxRatePerPartition, 0, math.MaxInt64, "0 (no cap)", "")
 	oneOf(s, table+"offsetOutOfRange", k.OffsetOutOfRange, "pause", "earliest", "latest")
