@@ -29,6 +29,18 @@ type destinations struct {
 	logID string
 }
 
+// misrouted names a topic that a sink is routed, and that it can never get: nobody
+// reads it, and the log holds nothing of it. One that is only read no more is no
+// mistake: the sink gets what the log still holds of it.
+func (d *destinations) misrouted(name string) error {
+	for _, topic := range d.node.config.Sinks[name].Topics {
+		if _, held := d.term.TopicID(topic); !held && !slices.Contains(d.node.config.Receiver.Kafka.Topics, topic) {
+			return fmt.Errorf("its topics name %q, which receiver.kafka.topics does not and of which the log holds nothing: it would get nothing of it, in silence. Correct the name in one of the two", topic)
+		}
+	}
+	return nil
+}
+
 // claim makes every configured sink, gives new ones a cursor, and refuses what
 // must not start: an exactly-once sink that points elsewhere than before, or a
 // destination that belongs to somebody else. A new sink that is refused gets no
@@ -38,6 +50,9 @@ func (d *destinations) claim(ctx context.Context) ([]batcher.SinkConfig, error) 
 	add := map[string]func() error{}
 	for _, name := range slices.Sorted(maps.Keys(d.node.config.Sinks)) {
 		c := d.node.config.Sinks[name]
+		if err := d.misrouted(name); err != nil {
+			return nil, errDestination(name, err)
+		}
 		sink, err := d.node.machine.sink(name, c, d.node.stdout, d.node.parts)
 		if err != nil {
 			return nil, errDestination(name, err)
