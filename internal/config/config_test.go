@@ -89,6 +89,31 @@ func TestEveryKeyIsTaken(t *testing.T) {
 	golden(t, "whole.txt", text)
 }
 
+// TestASecretOfTwoParts is shown in none: what stands beside a reference is secret too.
+func TestASecretOfTwoParts(t *testing.T) {
+	t.Setenv("FOREBAY_TEST_TAIL", "ter2")
+	f, err := config.Parse("forebay.toml", []byte(`
+[node]
+dataDir = "/var/lib/forebay"
+token = "hun${env:FOREBAY_TEST_TAIL}"
+[receiver.kafka]
+brokers = ["localhost:9092"]
+topics = ["clicks"]
+[sinks.files.file]
+dir = "/out"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := f.Render()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(f.Node.Token) != "hunter2" || strings.Contains(text, "hun") || !strings.Contains(text, "token = '[redacted]'") {
+		t.Errorf("the token %q is shown in:\n%s", string(f.Node.Token), text)
+	}
+}
+
 func TestDefaultsAreSaid(t *testing.T) {
 	f, err := config.Parse("forebay.toml", []byte(`
 [node]

@@ -71,6 +71,9 @@ func (s *source) add(key, format string, args ...any) {
 	s.problems = append(s.problems, Problem{s.file, line, key, fmt.Sprintf(format, args...)})
 }
 
+// unknownKey is how the message about a key begins that no version ever had.
+const unknownKey = "unknown key"
+
 // addUnlessFollows adds what the rules found, without what only follows from
 // problems that are noted already: of the same key, of one around or within it, or
 // of a required key whose name was perhaps mistyped in the same table.
@@ -79,7 +82,7 @@ func (s *source) addUnlessFollows(found Problems) {
 	follows := func(p Problem) bool {
 		return slices.ContainsFunc(noted, func(n Problem) bool {
 			return n.Key == p.Key || beneath(n.Key, p.Key) || beneath(p.Key, n.Key) ||
-				parent(n.Key) == parent(p.Key) && strings.HasPrefix(p.Message, "is required")
+				parent(n.Key) == parent(p.Key) && strings.HasPrefix(n.Message, unknownKey) && strings.HasPrefix(p.Message, "is required")
 		})
 	}
 	for _, p := range found {
