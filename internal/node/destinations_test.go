@@ -48,7 +48,7 @@ func TestADestinationOfAnotherStopsTheStart(t *testing.T) {
 			p.node = `gateway = "other"`
 			return os.RemoveAll(p.path("data"))
 		}, `it is of gateway "forebay", and this is gateway "other"`},
-		"another log": {func(p *place) error { return os.RemoveAll(p.path("data")) }, "the data directory was made anew"},
+		"another log": {func(p *place) error { return os.RemoveAll(p.path("data")) }, "either another gateway named \"forebay\" delivers into it, perhaps now, or this one's data directory was made anew"},
 		"another sink": {func(p *place) error {
 			p.sinks = strings.ReplaceAll(p.sinks, "sinks.files", "sinks.others")
 			return nil

@@ -261,7 +261,7 @@ func TestOpenRefuses(t *testing.T) {
 		says  string
 	}{
 		{"another node", []func(*testing.T, string){first}, id(func(i *sinks.Identity) { i.Node = "n2" }), sinks.ErrForeign, `it is of node "n1", and this is node "n2" (set shared = true`},
-		{"another log", []func(*testing.T, string){first}, id(func(i *sinks.Identity) { i.LogID = "x" }), sinks.ErrForeign, "it is of log log-a, and this is log x (the data directory was made anew"},
+		{"another log", []func(*testing.T, string){first}, id(func(i *sinks.Identity) { i.LogID = "x" }), sinks.ErrForeign, "it is of log log-a, and this is log x (either another gateway named \"gw\" delivers into it, perhaps now, or this one's data directory was made anew"},
 		{"an older log", []func(*testing.T, string){first}, id(func(i *sinks.Identity) { i.Next.Seq = 4 }), sinks.ErrAhead, "its next batch is 0-00000000000000000005, the log's is 0-00000000000000000004"},
 		{"batches of nobody", []func(*testing.T, string){write("batch-3-00000000000000000001.csv", "x")}, sinktest.Identity(1, 1), sinks.ErrForeign, "holds batch-3-00000000000000000001.csv but no .forebay.json"},
 		{"a newer format", []func(*testing.T, string){write(identityName, `{"format":2}`)}, sinktest.Identity(1, 1), nil, "has format 2, which this version does not know"},

@@ -120,13 +120,13 @@ func (s *Sink) compare(got, want *identityFile) error {
 	case got.Sink != want.Sink:
 		of = fmt.Sprintf("sink %q, and this is sink %q", got.Sink, want.Sink)
 	case got.LogID != want.LogID:
-		of = fmt.Sprintf("log %s, and this is log %s (the data directory was made anew, and its batch numbers begin again)", got.LogID, want.LogID)
+		of = fmt.Sprintf("log %s, and this is log %s (either another gateway named %q delivers into it, perhaps now, or this one's data directory was made anew and its batch numbers begin again)", got.LogID, want.LogID, got.Gateway)
 	case got.Node != "" && want.Node != "" && got.Node != want.Node:
 		of = fmt.Sprintf("node %q, and this is node %q (set shared = true when all nodes see one and the same directory)", got.Node, want.Node)
 	default:
 		return nil
 	}
-	return sinks.Permanent(fmt.Errorf("%s: %w: it is of %s: deliver into another directory, or move its files and %s away",
+	return sinks.Permanent(fmt.Errorf("%s: %w: it is of %s: deliver into another directory; or, if it is certain that nobody else delivers into this one, move its files and %s away",
 		s.cfg.Dir, sinks.ErrForeign, of, identityName))
 }
 

@@ -136,7 +136,7 @@ func (c *claim) identity(n *session) (bool, error) {
 	case sinkName != c.id.Sink:
 		of = fmt.Sprintf("sink %q, and this is sink %q", sinkName, c.id.Sink)
 	case logID != c.id.LogID:
-		of = fmt.Sprintf("log %s, and this is log %s (the data directory was made anew, and its batch numbers begin again)", logID, c.id.LogID)
+		of = fmt.Sprintf("log %s, and this is log %s (either another gateway named %q delivers into it, perhaps now, or this one's data directory was made anew and its batch numbers begin again)", logID, c.id.LogID, gateway)
 	case node.Valid && want.Valid && node.String != c.id.Node:
 		of = fmt.Sprintf("node %q, and this is node %q (set shared = true when all nodes are on this host and deliver into this one file)", node.String, c.id.Node)
 	case node != want: // shared was changed
@@ -144,7 +144,7 @@ func (c *claim) identity(n *session) (bool, error) {
 	default:
 		return true, nil
 	}
-	return false, sinks.Permanent(fmt.Errorf("%w: %s: deliver into another table or file, or, if its rows are to be kept and added to, run in the database: %s",
+	return false, sinks.Permanent(fmt.Errorf("%w: %s: deliver into another table or file; or, if its rows are to be kept and added to, and it is certain that nobody else delivers into it, run in the database: %s",
 		sinks.ErrForeign, of, c.release()))
 }
 

@@ -154,7 +154,7 @@ func TestForeignDestinationIsRefused(t *testing.T) {
 		want   string
 	}{
 		{"gateway", func(id *sinks.Identity) { id.Gateway = "gw2" }, `gateway "gw", and this is gateway "gw2"`},
-		{"log", func(id *sinks.Identity) { id.LogID = "log-b" }, `log log-a, and this is log log-b (the data directory was made anew`},
+		{"log", func(id *sinks.Identity) { id.LogID = "log-b" }, `log log-a, and this is log log-b (either another gateway named`},
 		{"sink", func(id *sinks.Identity) { id.Sink = "other" }, `sink "pages", and this is sink "other"`},
 		{"node", func(id *sinks.Identity) { id.Node = "n2" }, `node "n1", and this is node "n2" (set shared = true`},
 	} {
