@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,9 @@ func (p *program) sinksListCommand() *cobra.Command {
 			status, err := r.client().Status(c.Context())
 			if err != nil {
 				return err
+			}
+			if len(status.Lanes) == 0 { // an empty list would say that there are none
+				return &exitError{exitTryAgain, fmt.Errorf("the node has not opened its log: %s", strings.Join(status.Reasons, "; "))}
 			}
 			sinks := []admin.Sink{}
 			for _, lane := range status.Lanes {

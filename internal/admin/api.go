@@ -25,11 +25,12 @@ type Node interface {
 	PauseSink(ctx context.Context, name string, paused bool) error
 	// RemoveSink forgets a sink that gives up the batches from its cursor on.
 	RemoveSink(ctx context.Context, name string, givesUpFrom record.BatchID) error
-	Parked() []Parked
+	// Parked and Gaps give ErrNotLeader, not an empty list, while there is no log to ask.
+	Parked() ([]Parked, error)
 	// ParkedRecord reads one parked record from the log.
 	ParkedRecord(ctx context.Context, lane uint32, id uint64) (record.Record, error)
 	DiscardParked(ctx context.Context, lane uint32, ids []uint64) error
-	Gaps() []Gap
+	Gaps() ([]Gap, error)
 	// SkipGap lets a partition that is out of range go on, and records the gap.
 	SkipGap(ctx context.Context, topic string, partition int32) (Gap, error)
 	// Config is the configuration in force, secrets redacted, as TOML.

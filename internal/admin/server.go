@@ -33,9 +33,15 @@ func NewServer(node Node, token string, metrics prometheus.Gatherer) *http.Serve
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, node.Status()) })
 	mux.HandleFunc("GET /api/v1/batches", s.batches)
-	mux.HandleFunc("GET /api/v1/parked", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, node.Parked()) })
+	mux.HandleFunc("GET /api/v1/parked", func(w http.ResponseWriter, _ *http.Request) {
+		list, err := node.Parked()
+		respond(w, list, err)
+	})
 	mux.HandleFunc("GET /api/v1/parked/{lane}/{id}", s.parkedRecord)
-	mux.HandleFunc("GET /api/v1/gaps", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, node.Gaps()) })
+	mux.HandleFunc("GET /api/v1/gaps", func(w http.ResponseWriter, _ *http.Request) {
+		list, err := node.Gaps()
+		respond(w, list, err)
+	})
 	mux.HandleFunc("GET /api/v1/config", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/toml")
 		_, _ = w.Write([]byte(node.Config()))

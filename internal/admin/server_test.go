@@ -44,7 +44,7 @@ func (n *fakeNode) RemoveSink(_ context.Context, name string, from record.BatchI
 	n.changes = append(n.changes, name+" removed from "+from.String())
 	return n.err
 }
-func (n *fakeNode) Parked() []admin.Parked { return []admin.Parked{{ID: 7}} }
+func (n *fakeNode) Parked() ([]admin.Parked, error) { return []admin.Parked{{ID: 7}}, n.err }
 func (n *fakeNode) ParkedRecord(context.Context, uint32, uint64) (record.Record, error) {
 	return record.Record{Topic: "t", Key: nil, Value: []byte{}, Headers: []record.Header{{Key: []byte("k")}}}, n.err
 }
@@ -53,7 +53,7 @@ func (n *fakeNode) DiscardParked(_ context.Context, _ uint32, ids []uint64) erro
 	n.changes = append(n.changes, "discarded")
 	return n.err
 }
-func (n *fakeNode) Gaps() []admin.Gap { return []admin.Gap{} }
+func (n *fakeNode) Gaps() ([]admin.Gap, error) { return []admin.Gap{}, n.err }
 func (n *fakeNode) SkipGap(_ context.Context, topic string, partition int32) (admin.Gap, error) {
 	n.changes = append(n.changes, "skipped "+topic)
 	return admin.Gap{Topic: topic, Partition: partition}, n.err

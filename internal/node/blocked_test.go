@@ -28,8 +28,8 @@ func TestARecordThatCannotBeKeptWaitsForAnOperator(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.produce("clicks", 0, numbers(3, 2)...)
-	await(t, "the gap that waits", func() bool { return len(r.Gaps()) == 1 })
-	if g := r.Gaps()[0]; !g.Pending || g.First != 3 || g.Last != 3 || g.Reason != "unkeepable" || g.At != nil {
+	await(t, "the gap that waits", func() bool { return len(r.gaps()) == 1 })
+	if g := r.gaps()[0]; !g.Pending || g.First != 3 || g.Last != 3 || g.Reason != "unkeepable" || g.At != nil {
 		t.Errorf("the gap that waits: %+v", g)
 	}
 	if why := r.Ready(); len(why) != 1 || !strings.Contains(why[0], "gaps list") {
@@ -44,7 +44,7 @@ func TestARecordThatCannotBeKeptWaitsForAnOperator(t *testing.T) {
 		t.Fatalf("skipping gave %+v, %v", gap, err)
 	}
 	r.awaitDelivered("files", 5)
-	if gaps := r.Gaps(); len(gaps) != 1 || gaps[0].Pending || gaps[0].Reason != "skipped" {
+	if gaps := r.gaps(); len(gaps) != 1 || gaps[0].Pending || gaps[0].Reason != "skipped" {
 		t.Errorf("recorded: %+v", gaps)
 	}
 }

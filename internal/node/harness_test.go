@@ -225,6 +225,24 @@ func (r *running) batches() []admin.Batch {
 	return page.Batches
 }
 
+// parked are the parked records, none while there is no log.
+func (r *running) parked() []admin.Parked {
+	list, err := r.Parked()
+	if err != nil && !errors.Is(err, admin.ErrNotLeader) {
+		r.t.Error(err)
+	}
+	return list
+}
+
+// gaps are recorded and pending ones, none while there is no log.
+func (r *running) gaps() []admin.Gap {
+	list, err := r.Gaps()
+	if err != nil && !errors.Is(err, admin.ErrNotLeader) {
+		r.t.Error(err)
+	}
+	return list
+}
+
 // mustFail starts a node that must end with an error of these words.
 func (p *place) mustFail(words ...string) error {
 	p.t.Helper()

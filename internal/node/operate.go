@@ -25,8 +25,12 @@ func refuse(kind error, format string, args ...any) error {
 
 // laneOf gives a lane that this node hosts.
 func (n *Node) laneOf(k uint32) (*replicate.Lane, *lead, error) {
-	lane, lead := n.view()
+	n.mu.Lock()
+	lane, lead, stopping := n.lane, n.lead, n.stopping
+	n.mu.Unlock()
 	switch {
+	case lane == nil && stopping:
+		return nil, nil, refuse(admin.ErrNotLeader, "the node is stopping: its log is closed already")
 	case lane == nil:
 		return nil, nil, refuse(admin.ErrNotLeader, "the log is still being opened")
 	case k != 0:

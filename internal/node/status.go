@@ -226,19 +226,19 @@ func (n *Node) batch(l *replicate.Lane, lead *lead, info record.BatchInfo) admin
 }
 
 // Parked lists the parked records.
-func (n *Node) Parked() []admin.Parked {
-	list := []admin.Parked{}
-	lane, _ := n.view()
-	if lane == nil {
-		return list
+func (n *Node) Parked() ([]admin.Parked, error) {
+	lane, _, err := n.laneOf(0)
+	if err != nil {
+		return nil, err
 	}
+	list := []admin.Parked{}
 	for _, p := range lane.Parked() {
 		list = append(list, admin.Parked{
 			ID: p.ID, Lane: p.Batch.Lane, Sink: p.Sink, Batch: p.Batch.String(), Topic: p.Record.Topic, Partition: p.Record.Partition,
 			Offset: p.Record.Offset, Reason: p.Reason, Bytes: p.Bytes, At: millis(p.At),
 		})
 	}
-	return list
+	return list, nil
 }
 
 // ParkedRecord reads one parked record.
@@ -275,18 +275,18 @@ func gapReason(r record.AdvanceReason) string {
 }
 
 // Gaps lists recorded gaps, and partitions that wait because theirs is not passed yet.
-func (n *Node) Gaps() []admin.Gap {
-	list := []admin.Gap{}
-	lane, lead := n.view()
-	if lane == nil {
-		return list
+func (n *Node) Gaps() ([]admin.Gap, error) {
+	lane, lead, err := n.laneOf(0)
+	if err != nil {
+		return nil, err
 	}
+	list := []admin.Gap{}
 	for _, g := range lane.Gaps() {
 		at := millis(g.At)
 		list = append(list, admin.Gap{Topic: g.Topic, Partition: g.Partition, First: g.First, Last: g.Last, Reason: gapReason(g.Reason), At: &at})
 	}
 	if lead == nil {
-		return list
+		return list, nil
 	}
 	for _, p := range lead.receiver.Status().Partitions {
 		switch p.State {
@@ -303,7 +303,7 @@ func (n *Node) Gaps() []admin.Gap {
 			}
 		}
 	}
-	return list
+	return list, nil
 }
 
 // Config is the configuration in force, secrets redacted.
