@@ -53,7 +53,7 @@ func newRoom(t *testing.T, edit func(*replicate.Config)) *room {
 	}()
 	t.Cleanup(func() {
 		end()
-		<-led
+		_ = <-led
 		if err := r.lane.Close(context.Background()); err != nil {
 			t.Error(err)
 		}

@@ -40,7 +40,7 @@ func TestAHungDiskEndsTheNode(t *testing.T) {
 		t.Errorf("%d connections before, %d are left", connected, r.wires.open())
 	}
 	if conn, err := net.Dial("tcp", address); err == nil {
-		conn.Close()
+		_ = conn.Close()
 		t.Error("HTTP is still listening")
 	}
 }
@@ -68,7 +68,7 @@ func TestCutWiresStayCut(t *testing.T) {
 		if theirs[i], err = listener.Accept(); err != nil {
 			t.Fatal(err)
 		}
-		defer theirs[i].Close()
+		defer func() { _ = theirs[i].Close() }()
 	}
 	if err := mine[0].Close(); err != nil || w.open() != 1 {
 		t.Fatalf("closing gave %v, %d are open", err, w.open())
