@@ -50,13 +50,28 @@ type dataDir struct {
 	incarnation [16]byte
 }
 
+// turn is how a start waits for a predecessor that still has what it needs.
+type turn struct {
+	most time.Duration
+	// says is told once that the wait begins, and who is waited for, as far as that is known.
+	says func(holder string)
+}
+
+// begins says that the wait begins.
+func (t *turn) begins(holder string) {
+	if t.says != nil {
+		t.says(holder)
+		t.says = nil
+	}
+}
+
 // openDataDir makes or takes the directory: locked, and known to be of this node
-// and gateway. It waits for a predecessor that is still ending, at most wait.
-func openDataDir(ctx context.Context, path, node, gateway string, wait time.Duration) (*dataDir, error) {
+// and gateway. It waits its turn for a predecessor that is still ending.
+func openDataDir(ctx context.Context, path, node, gateway string, turn turn) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o750); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
-	lock, err := lockFile(ctx, filepath.Join(path, "lock"), wait)
+	lock, err := lockFile(ctx, filepath.Join(path, "lock"), turn)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("locking the data directory: %w: make %s writable for the user that runs this", err, path)
@@ -76,21 +91,23 @@ func openDataDir(ctx context.Context, path, node, gateway string, wait time.Dura
 func (d *dataDir) close() { d.lock.Close() }
 
 // lockFile takes the lock and writes this process into it, for people.
-func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, error) {
+func lockFile(ctx context.Context, path string, turn turn) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	for deadline := time.Now().Add(wait); ; {
+	for deadline := time.Now().Add(turn.most); ; {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			break
 		}
-		if errors.Is(err, syscall.EWOULDBLOCK) && !time.Now().Before(deadline) {
-			holder := make([]byte, 16)
-			n, _ := f.ReadAt(holder, 0)
-			f.Close()
-			return nil, fmt.Errorf("%w (%q): end that one, or set another node.dataDir", ErrInUse, strings.TrimSpace(string(holder[:n])))
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			holder := lockHolder(f)
+			if !time.Now().Before(deadline) {
+				f.Close()
+				return nil, fmt.Errorf("%w (%q): end that one, or set another node.dataDir", ErrInUse, holder)
+			}
+			turn.begins(holder)
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			f.Close()
@@ -108,6 +125,26 @@ func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, e
 		_, _ = f.WriteAt(fmt.Appendf(nil, "pid %d\n", os.Getpid()), 0)
 	}
 	return f, nil
+}
+
+// lockHolder reads what the process that has the lock has written into it.
+func lockHolder(f *os.File) string {
+	holder := make([]byte, 16)
+	n, _ := f.ReadAt(holder, 0)
+	return strings.TrimSpace(string(holder[:n]))
+}
+
+// dataDirHolder names the process that has a data directory, "" when none has.
+func dataDirHolder(path string) string {
+	f, err := os.Open(filepath.Join(path, "lock"))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+		return ""
+	}
+	return lockHolder(f)
 }
 
 // identify reads node.json, or writes it into a directory that has none. A

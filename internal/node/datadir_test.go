@@ -16,7 +16,7 @@ import (
 // openNow opens a data directory without waiting for anybody.
 func openNow(t *testing.T, path, node, gateway string) (*dataDir, error) {
 	t.Helper()
-	d, err := openDataDir(t.Context(), path, node, gateway, 0)
+	d, err := openDataDir(t.Context(), path, node, gateway, turn{})
 	if err == nil {
 		t.Cleanup(d.close)
 	}
@@ -197,7 +197,7 @@ func TestADataDirectoryInUse(t *testing.T) {
 	// A start waits for a predecessor that is about to end …
 	got := make(chan error, 1)
 	go func() {
-		d, err := openDataDir(context.Background(), path, "n1", "g", patience)
+		d, err := openDataDir(context.Background(), path, "n1", "g", turn{most: patience})
 		if err == nil {
 			d.close()
 		}
@@ -214,7 +214,7 @@ func TestADataDirectoryInUse(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	told := errors.New("told")
 	cancel(told)
-	if _, err := openDataDir(ctx, path, "n1", "g", time.Hour); !errors.Is(err, told) {
+	if _, err := openDataDir(ctx, path, "n1", "g", turn{most: time.Hour}); !errors.Is(err, told) {
 		t.Errorf("told to stop while waiting: %v", err)
 	}
 }

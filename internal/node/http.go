@@ -23,7 +23,14 @@ func (n *Node) serve(ctx context.Context) (stop func(), err error) {
 	if server.TLSConfig, err = serverTLS(n.config.Node.TLS); err != nil {
 		return nil, fmt.Errorf("node.tls: %w", err)
 	}
-	listener, err := listen(ctx, n.config.Node.HTTP, n.machine.serveWait)
+	listener, err := listen(ctx, n.config.Node.HTTP, turn{n.machine.serveWait, func(string) {
+		n.logger.Warn("waiting: another process has the address of node.http", "address", n.config.Node.HTTP, "at_most", n.machine.serveWait)
+	}})
+	if errors.Is(err, ErrInUse) {
+		if holder := dataDirHolder(n.config.Node.DataDir); holder != "" {
+			return nil, fmt.Errorf("%w; the data directory %s is in use, too (%q): this node runs already", err, n.config.Node.DataDir, holder)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +46,6 @@ func (n *Node) serve(ctx context.Context) (stop func(), err error) {
 			n.fail(fmt.Errorf("serving HTTP: %w", err))
 		}
 	}()
-	n.logger.Info("serving HTTP", "address", listener.Addr().String())
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 		defer cancel()
@@ -70,8 +76,8 @@ func serverTLS(c *config.ServerTLS) (*tls.Config, error) {
 }
 
 // listen takes an address, and waits a while for one that is taken.
-func listen(ctx context.Context, address string, wait time.Duration) (net.Listener, error) {
-	deadline := time.Now().Add(wait)
+func listen(ctx context.Context, address string, turn turn) (net.Listener, error) {
+	deadline := time.Now().Add(turn.most)
 	for {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		switch {
@@ -82,6 +88,7 @@ func listen(ctx context.Context, address string, wait time.Duration) (net.Listen
 		case !time.Now().Before(deadline):
 			return nil, fmt.Errorf("node.http %s is %w: end that one (another node runs already?), or set another address", address, ErrInUse)
 		}
+		turn.begins("")
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -146,7 +147,7 @@ func TestAStopEndsAlthoughASinkHangs(t *testing.T) {
 		!strings.Contains(err.Error(), "stays in the log") {
 		t.Errorf("the stop ended with %v", err)
 	}
-	if _, err := openDataDir(t.Context(), p.path("data"), "n1", "forebay", 0); !errors.Is(err, ErrInUse) {
+	if _, err := openDataDir(t.Context(), p.path("data"), "n1", "forebay", turn{}); !errors.Is(err, ErrInUse) {
 		t.Errorf("the directory was let go of while parts of the node still run: %v", err)
 	}
 }
@@ -173,13 +174,15 @@ func TestAStopWhileDestinationsAreLookedAt(t *testing.T) {
 func TestAStopWhileTheDirectoryIsInUse(t *testing.T) {
 	p := newPlace(t, nil, "clicks")
 	p.machine.lockWait = time.Hour
-	holder, err := openDataDir(t.Context(), p.path("data"), "n1", "forebay", 0)
+	holder, err := openDataDir(t.Context(), p.path("data"), "n1", "forebay", turn{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer holder.close()
 	r := p.start()
-	await(t, "HTTP", func() bool { return len(r.logs.lines("serving HTTP")) > 0 })
+	await(t, "the wait to be said", func() bool {
+		return len(r.logs.lines("waiting: another process has the data directory", p.path("data"), fmt.Sprint("pid ", os.Getpid()), "at_most=1h")) == 1
+	})
 	if got := r.Ready(); len(got) != 1 || !strings.Contains(got[0], "waiting for") {
 		t.Errorf("reasons against being ready: %q", got)
 	}

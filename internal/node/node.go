@@ -176,10 +176,13 @@ func (n *Node) build(ctx context.Context) error {
 		return unlessTold(ctx, err)
 	}
 	defer stopServing()
-	dir, err := openDataDir(ctx, n.config.Node.DataDir, n.config.Node.ID, n.config.Node.Gateway, n.machine.lockWait)
+	dir, err := openDataDir(ctx, n.config.Node.DataDir, n.config.Node.ID, n.config.Node.Gateway, turn{n.machine.lockWait, func(holder string) {
+		n.logger.Warn("waiting: another process has the data directory", "data_dir", n.config.Node.DataDir, "holder", holder, "at_most", n.machine.lockWait)
+	}})
 	if err != nil {
 		return unlessTold(ctx, err)
 	}
+	n.logger.Info("serving HTTP", "address", n.address)
 	n.keepReserve(dir.path)
 	err = n.runLane(ctx, dir)
 	if !isAbandoned(err) {

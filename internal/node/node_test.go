@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -53,9 +54,23 @@ func TestAnAddressInUse(t *testing.T) {
 	p := newPlace(t, nil, "clicks")
 	f := p.config()
 	f.Node.HTTP = l.Addr().String()
-	n := newNode(Options{Config: f, Logger: discard(), Stdout: p.stdout}, p.machine)
-	if err := n.run(t.Context()); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), l.Addr().String()) {
-		t.Errorf("got %v, want ErrInUse with the address", err)
+	p.machine.serveWait = 150 * time.Millisecond
+	var said logs
+	n := newNode(Options{Config: f, Logger: slog.New(slog.NewTextHandler(&said, nil)), Stdout: p.stdout}, p.machine)
+	err = n.run(t.Context())
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), l.Addr().String()) || strings.Contains(err.Error(), "data directory") {
+		t.Errorf("got %v, want ErrInUse with the address alone", err)
+	}
+	if got := said.lines("level=WARN", "waiting: another process has the address", l.Addr().String(), "at_most=150ms"); len(got) != 1 {
+		t.Errorf("the wait is said %d times in %s", len(got), &said)
+	}
+	holder, err := openDataDir(t.Context(), p.path("data"), "n1", "forebay", turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.close()
+	if err := n.run(t.Context()); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), p.path("data")+" is in use, too") {
+		t.Errorf("got %v, want ErrInUse with the data directory", err)
 	}
 }
 
