@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -50,6 +49,12 @@ type Entry struct {
 // not keep it from reading the rest: see Damage. Errors are *VersionError,
 // fs.ErrNotExist if there is no log at all, and what the system says.
 func Inspect(dir string) (*Reader, error) {
+	if sw, err := readSwap(osFiles{}, pathsOf(dir)); err != nil || sw != nil {
+		if err == nil {
+			err = ErrUnfinished
+		}
+		return nil, fmt.Errorf("inspecting the log in %s: %w", dir, err)
+	}
 	s, err := takeSurvey(osFiles{}, pathsOf(dir))
 	// A running node may have trimmed between two looks: only what is wrong twice
 	// with the same manifest is wrong.
@@ -185,129 +190,4 @@ func (r *Reader) changedOr(damage *CorruptError) error {
 		return ErrChanged
 	}
 	return damage
-}
-
-// Progress of Verify.
-type Progress struct {
-	// Bytes of Total were read so far, and Entries found whole.
-	Bytes, Total int64
-	Entries      uint64
-}
-
-// Report is what Verify found.
-type Report struct {
-	// First and Last are the first and last whole entry, 0 if there is none.
-	First, Last uint64
-	// Entries are whole; Bytes were read.
-	Entries  uint64
-	Bytes    int64
-	Segments int
-	// Torn is a tail that was never acknowledged; nil if there is none. It is no damage.
-	Torn *Torn
-	// Damage is everything else that is wrong, in the order of the log; empty if the log is whole.
-	Damage []*CorruptError
-}
-
-// maxDamage bounds a Report: beyond, more of the same helps nobody.
-const maxDamage = 1000
-
-// Verify reads and checks everything. Behind damage it goes on with the next
-// whole frame. progress, if not nil, is called after each segment; an error of
-// it ends the reading and is returned as it is.
-func (r *Reader) Verify(progress func(Progress) error) (*Report, error) {
-	rep := &Report{Segments: len(r.s.segs)}
-	rep.Damage = append(rep.Damage, r.s.damage...)
-	p := Progress{}
-	for _, sv := range r.s.segs {
-		p.Total += sv.size
-	}
-	for i, sv := range r.s.segs {
-		if err := r.verifySegment(i, sv, rep); err != nil {
-			return nil, err
-		}
-		p.Bytes += sv.size
-		p.Entries = rep.Entries
-		if progress != nil {
-			if err := progress(p); err != nil {
-				return nil, err
-			}
-		}
-	}
-	rep.Bytes = p.Bytes
-	return rep, nil
-}
-
-func (rep *Report) add(err error) error {
-	var damage *CorruptError
-	var torn *Torn
-	switch {
-	case errors.As(err, &damage):
-		known := slices.ContainsFunc(rep.Damage, func(d *CorruptError) bool { return d.Index > 0 && d.Index == damage.Index })
-		if !known && len(rep.Damage) < maxDamage {
-			rep.Damage = append(rep.Damage, damage)
-		}
-	case errors.As(err, &torn):
-		rep.Torn = torn
-	default:
-		return err
-	}
-	return nil
-}
-
-func (r *Reader) verifySegment(i int, sv surveyed, rep *Report) error {
-	f, err := r.open(sv)
-	if err != nil {
-		return rep.add(err)
-	}
-	if f == nil {
-		return nil
-	}
-	defer f.Close()
-	sc := newScanner(f, sv.size, sv.first)
-	whole := true
-	for !sc.done() {
-		h, _, bad := sc.frame()
-		if bad == nil {
-			rep.Entries++
-			rep.Last = h.index
-			if rep.First == 0 {
-				rep.First = h.index
-			}
-			if err := r.checkMark(sv, sc.off, &h); err != nil && rep.add(r.changedOr(err)) != nil {
-				return ErrChanged
-			}
-			continue
-		}
-		whole = false
-		off, next, term := sc.off, sc.next, sc.term
-		if err := rep.add(r.judge(sc, bad, i)); err != nil {
-			return err
-		}
-		if rep.Torn != nil {
-			break
-		}
-		// The judge may have looked ahead: from the bad frame on again.
-		sc.off, sc.next, sc.term = off, next, term
-		if _, _, ok := sc.resync(); !ok {
-			break
-		}
-	}
-	end := &scanned{last: sc.next - 1, end: sc.off, chain: sc.chain, torn: rep.Torn}
-	if !whole && rep.Torn == nil {
-		return nil // its end is known to be wrong
-	}
-	if damage := r.s.checkEnd(i, end); damage != nil {
-		return rep.add(r.changedOr(damage))
-	}
-	return nil
-}
-
-// checkMark holds the entry that the mark names against it.
-func (r *Reader) checkMark(sv surveyed, end int64, h *header) *CorruptError {
-	m := r.s.mark
-	if m.segment != sv.first || m.index != h.index || m.offset == end && m.crc == h.crc {
-		return nil
-	}
-	return r.s.corrupt(sv.first, end, h.index, fmt.Sprintf("the synced entry that ends at byte %d with checksum %08x", m.offset, m.crc),
-		fmt.Sprintf("one that ends at byte %d with checksum %08x", end, h.crc), nil)
 }

@@ -89,7 +89,7 @@ func TestVerifyTellsTornFromDamaged(t *testing.T) {
 		t.Fatalf("%v after %d calls", err, calls)
 	}
 	want := &Report{
-		First: 1, Last: 19, Entries: 19, Segments: 1, Bytes: int64(len(im.whole) - 9),
+		First: 1, Last: 19, Entries: 19, Segments: 1, Bytes: int64(len(im.whole) - 9), Runs: []Run{{1, 19}},
 		Torn: &Torn{Segment: "log/00000000000000000001", Offset: int64(im.end19), Bytes: diskSize(tailEntrySize) - 9, Index: 20},
 	}
 	if diff := cmp.Diff(want, rep, cmpopts.IgnoreFields(Torn{}, "Expected", "Found")); diff != "" {

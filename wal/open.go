@@ -74,6 +74,11 @@ func (l *Log) open() error {
 	if l.metrics, err = newMetrics(l.cfg.Registerer, l.cfg.Lane, l); err != nil {
 		return err
 	}
+	if sw, err := readSwap(l.files, l.p); err != nil {
+		return err
+	} else if sw != nil {
+		return ErrUnfinished
+	}
 	s, err := takeSurvey(l.files, l.p)
 	if err != nil {
 		return err

@@ -24,7 +24,10 @@ type survey struct {
 	synced  uint64          // highest entry known to be synced
 	segs    []surveyed      // ascending, from charter.first on
 	stale   []string        // names below charter.first: leftovers of a trim
-	damage  []*CorruptError
+	foreign []string        // names in the segments' directory that are none
+	// markEpoch is the mark's epoch, 0 when there is no whole mark.
+	markEpoch uint64
+	damage    []*CorruptError
 }
 
 // surveyed is one segment of a survey.
@@ -153,6 +156,7 @@ func (s *survey) readMark(b []byte, have bool) error {
 		s.hurt(markName, 0, 0, "a mark", err.Error(), nil)
 		return nil
 	}
+	s.markEpoch = m.epoch
 	switch {
 	case s.charter.epoch == 0: // the manifest is damaged
 	case m.epoch > s.charter.epoch:
@@ -167,6 +171,7 @@ func (s *survey) readNames(names []fs.DirEntry) error {
 	for _, e := range names {
 		first, ok := parseSegment(e.Name())
 		if !ok || !e.Type().IsRegular() {
+			s.foreign = append(s.foreign, e.Name())
 			s.hurt(filepath.Join(segmentsDir, e.Name()), -1, 0, "nothing but segments in this directory", "a foreign file", nil)
 			continue
 		}
