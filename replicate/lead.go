@@ -137,5 +137,9 @@ func (l *Lane) hold(ctx context.Context, t *Term, fn func(context.Context, *Term
 	}
 	t.finish()
 	<-ran
-	l.cfg.Logger.Info("no longer leading", "term", t.number, "reason", context.Cause(t.ctx))
+	reason := context.Cause(t.ctx)
+	if errors.Is(reason, context.Canceled) {
+		reason = errors.New("told to stop")
+	}
+	l.cfg.Logger.Info("no longer leading", "term", t.number, "reason", reason)
 }
