@@ -36,7 +36,7 @@ type machine struct {
 
 	// floorMu keeps moves of the floor in order.
 	floorMu sync.Mutex
-	// bytes and entries count what was applied since the last snapshot.
+	// bytes and entries count what was applied since the last snapshot; entries counts Raft's own, too.
 	bytes, entries atomic.Int64
 	// takenBytes and takenEntries are what the last Snapshot covers of them.
 	takenBytes, takenEntries int64
@@ -69,7 +69,7 @@ func (m *machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0
 func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	responses := make([]response, len(logs))
 	out := make([]any, len(logs))
-	var size, count int64
+	var size int64
 	m.mu.Lock()
 	first := m.broken == nil
 	for i, l := range logs {
@@ -79,7 +79,6 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 		}
 		responses[i] = m.apply(l)
 		size += int64(len(l.Data))
-		count++
 	}
 	broken := m.broken
 	m.notify()
@@ -91,8 +90,9 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 		}
 		return out
 	}
+	// Entries that are Raft's own, and not given to us, are replayed too: each start adds some.
 	last := logs[len(logs)-1].Index
-	m.applied.Store(last)
+	count := int64(last - m.applied.Swap(last))
 	m.metrics.applied.Set(float64(last))
 	m.store.SetApplied(last)
 	m.moveFloor()

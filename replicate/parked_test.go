@@ -97,6 +97,8 @@ func TestParkedRecordsAreCarriedBeforeTheFloorPasses(t *testing.T) {
 	for i := range int64(30) {
 		l.mustAppend(seal(t, "a", 11+i, 1, 10))
 		l.done("files", l.cut())
+		// The log shrinks to a snapshot: those that are due must not be skipped for the speed of a test.
+		l.eventually("the snapshot that is due", func() bool { return !l.snapshotDue() })
 	}
 	l.eventually("the log to shrink past the parked batch", func() bool {
 		first, _ := store.FirstIndex()

@@ -1,0 +1,114 @@
+package replicate
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// killed copies what a kill at this moment leaves of a running lane: its directory and its log.
+func killed(t *testing.T, cfg Config) Config {
+	t.Helper()
+	dir := t.TempDir()
+	// Snapshots come by rename, and stable.db is written by nobody while the lead is steady.
+	if err := os.CopyFS(dir, os.DirFS(cfg.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "lock")); err != nil {
+		t.Fatal(err)
+	}
+	from, to := cfg.Store.(*memStore), newMemStore()
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	to.first, to.entries, to.floor, to.bytes = from.first, slices.Clone(from.entries), from.floor, from.bytes
+	cfg.Dir, cfg.Store = dir, to
+	return cfg
+}
+
+// replayed is how many entries lie behind the newest snapshot, and their bytes.
+func replayed(t *testing.T, cfg Config) (entries, bytes int64) {
+	t.Helper()
+	newest, err := NewestSnapshot(cfg.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, last, err := bounds(cfg.Store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int64(last - newest.Index), cfg.Store.Bytes() - cfg.Store.BytesBefore(newest.Index+1)
+}
+
+// TestReplayIsBounded: what a start replays is bounded by SnapshotBytes and
+// SnapshotEntries, whatever a kill leaves and although nothing is delivered, so that
+// the floor and with it the log's beginning never move.
+func TestReplayIsBounded(t *testing.T) {
+	const block = 4 << 10
+	for _, tt := range []struct {
+		name           string
+		bytes, entries int64
+		least          int // snapshots that many blocks must have brought about
+	}{
+		{"by entries", 0, 25, 8},
+		{"by bytes", 16 * block, 0, 10},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := testConfig(t, t.TempDir(), newMemStore())
+			cfg.SnapshotBytes, cfg.SnapshotEntries = tt.bytes, tt.entries
+			l := start(t, cfg)
+			l.bases("a")
+			if err := l.term.AddSink(t.Context(), "dead", "d", false); err != nil {
+				t.Fatal(err)
+			}
+			taken := map[uint64]bool{}
+			for i := range int64(240) {
+				l.mustAppend(seal(t, "a", i, 1, block))
+				if i%10 == 9 {
+					l.cut()
+				}
+				// A snapshot that is due comes before the next block, or this test would race with it.
+				l.eventually("the snapshot that is due", func() bool { return !l.snapshotDue() })
+				newest, _ := l.snapshots.newest()
+				taken[newest.meta.Index] = true
+			}
+			if len(taken) < tt.least {
+				t.Errorf("%d snapshots, want at least %d", len(taken), tt.least)
+			}
+			if first, _ := cfg.Store.FirstIndex(); first != 1 {
+				t.Errorf("the log begins at %d although nothing was delivered", first)
+			}
+			after := killed(t, cfg)
+			if entries, bytes := replayed(t, after); tt.entries > 0 && entries > tt.entries || tt.bytes > 0 && bytes > tt.bytes+block {
+				t.Errorf("a start replays %d entries of %d bytes", entries, bytes)
+			}
+			next := l.next("a")
+			l.stop()
+			again := start(t, after)
+			if got := again.next("a"); got != next {
+				t.Errorf("next is %d after a kill, want %d", got, next)
+			}
+			if files, _ := filepath.Glob(filepath.Join(after.Dir, snapshotDir, "*"+snapshotSuffix)); len(files) > keepBetween+2 {
+				t.Errorf("%d snapshots are kept", len(files))
+			}
+		})
+	}
+}
+
+// TestRestartsAloneAreReplayedNoFurther: a node that is started and killed over and over, and
+// gets nothing to do, adds some entries of Raft's at each start. They count, too.
+func TestRestartsAloneAreReplayedNoFurther(t *testing.T) {
+	cfg := testConfig(t, t.TempDir(), newMemStore())
+	cfg.SnapshotEntries = 20
+	for range 25 {
+		l := start(t, cfg)
+		l.eventually("the snapshot that is due", func() bool { return !l.snapshotDue() })
+		after := killed(t, cfg)
+		// What follows the last command of a start is seen with the next one's.
+		if entries, _ := replayed(t, after); entries > cfg.SnapshotEntries+3 {
+			t.Fatalf("a start replays %d entries, want at most %d", entries, cfg.SnapshotEntries)
+		}
+		l.stop()
+		cfg = after
+	}
+}
