@@ -1,7 +1,7 @@
 // Package admin is the node's HTTP surface: health, metrics, and the API that
 // the commands and the page read. Reading is open to whoever reaches the
-// listener; changing anything takes the token or, where none is set, a loopback
-// client. Handlers are safe for concurrent use; they keep no state of their own.
+// listener; changing anything, and reading the bytes of a record, takes the token or,
+// where none is set, a loopback client. Handlers are safe for concurrent use; they keep no state of their own.
 package admin
 
 import (

@@ -106,7 +106,7 @@ func (c *Client) Gaps(ctx context.Context) ([]Gap, error) {
 
 // SkipGap lets a partition that is out of range go on.
 func (c *Client) SkipGap(ctx context.Context, topic string, partition int32) (Gap, error) {
-	return call[Gap](ctx, c, http.MethodPost, "/api/v1/gaps/skip", Skip{topic, partition})
+	return call[Gap](ctx, c, http.MethodPost, "/api/v1/gaps/skip", Skip{topic, &partition})
 }
 
 // Config asks for the configuration in force.

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -37,7 +38,8 @@ func NewServer(node Node, token string, metrics prometheus.Gatherer) *http.Serve
 		list, err := node.Parked()
 		respond(w, list, err)
 	})
-	mux.HandleFunc("GET /api/v1/parked/{lane}/{id}", s.parkedRecord)
+	// The bytes of a record are Kafka's to guard: not everyone who reaches this may read them.
+	mux.HandleFunc("GET /api/v1/parked/{lane}/{id}", s.changing(s.parkedRecord))
 	mux.HandleFunc("GET /api/v1/gaps", func(w http.ResponseWriter, _ *http.Request) {
 		list, err := node.Gaps()
 		respond(w, list, err)
@@ -55,12 +57,52 @@ func NewServer(node Node, token string, metrics prometheus.Gatherer) *http.Serve
 	mux.HandleFunc("GET /debug/pprof/", s.changing(pprof.Index))
 	mux.HandleFunc("GET /debug/pprof/profile", s.changing(pprof.Profile))
 	mux.HandleFunc("GET /debug/pprof/trace", s.changing(pprof.Trace))
+	sameOrigin := http.NewCrossOriginProtection()
+	sameOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusForbidden, Problem{"this changes something, and a page of another site asks for it"})
+	}))
 	return &http.Server{
-		Handler:           http.NewCrossOriginProtection().Handler(mux),
+		Handler:           sameOrigin.Handler(asProblems(mux)),
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      2 * time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 	}
+}
+
+// asProblems gives what the mux refuses the body of every other refusal.
+func asProblems(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := mux.Handler(r); pattern == "" {
+			w = &unserved{ResponseWriter: w}
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// unserved answers for a request that the mux has no handler for.
+type unserved struct {
+	http.ResponseWriter
+	refused bool
+}
+
+func (u *unserved) WriteHeader(status int) {
+	switch u.refused = status >= 400; {
+	case status == http.StatusMethodNotAllowed:
+		answer(u.ResponseWriter, status, Problem{"this address takes " + u.Header().Get("Allow")})
+	case u.refused:
+		answer(u.ResponseWriter, status, Problem{"there is nothing at this address"})
+	default:
+		u.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (u *unserved) Write(p []byte) (int, error) {
+	if u.refused {
+		return len(p), nil
+	}
+	return u.ResponseWriter.Write(p)
 }
 
 type surface struct {
@@ -80,10 +122,10 @@ type Discard struct {
 	IDs  []uint64 `json:"ids"`
 }
 
-// Skip is the body of gaps/skip.
+// Skip is the body of gaps/skip. Both are required: what is left out is not partition 0.
 type Skip struct {
 	Topic     string `json:"topic"`
-	Partition int32  `json:"partition"`
+	Partition *int32 `json:"partition"`
 }
 
 func (s *surface) ready(w http.ResponseWriter, _ *http.Request) {
@@ -103,7 +145,7 @@ func (s *surface) batches(w http.ResponseWriter, r *http.Request) {
 		}
 		n, err := strconv.ParseUint(query.Get(name), 10, bits)
 		if err != nil {
-			return 0, errors.Join(ErrInvalid, errors.New(name+" takes a whole number"))
+			return 0, invalid(name + " takes a whole number")
 		}
 		return n, nil
 	}
@@ -122,7 +164,7 @@ func (s *surface) parkedRecord(w http.ResponseWriter, r *http.Request) {
 	lane, err1 := strconv.ParseUint(r.PathValue("lane"), 10, 32)
 	id, err2 := strconv.ParseUint(r.PathValue("id"), 10, 64)
 	if err1 != nil || err2 != nil {
-		fail(w, errors.Join(ErrInvalid, errors.New("want /api/v1/parked/<lane>/<id>")))
+		fail(w, invalid("want /api/v1/parked/<lane>/<id>"))
 		return
 	}
 	found, err := s.node.ParkedRecord(r.Context(), uint32(lane), id)
@@ -156,7 +198,7 @@ func (s *surface) remove(w http.ResponseWriter, r *http.Request) {
 	}
 	from, err := record.ParseBatchID(body.GivesUpFrom)
 	if err != nil {
-		fail(w, errors.Join(ErrInvalid, err))
+		fail(w, invalid(err.Error()))
 		return
 	}
 	respond(w, struct{}{}, s.node.RemoveSink(r.Context(), r.PathValue("name"), from))
@@ -177,12 +219,16 @@ func (s *surface) skip(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	gap, err := s.node.SkipGap(r.Context(), body.Topic, body.Partition)
+	if body.Topic == "" || body.Partition == nil {
+		fail(w, invalid("say topic and partition of the gap to skip"))
+		return
+	}
+	gap, err := s.node.SkipGap(r.Context(), body.Topic, *body.Partition)
 	respond(w, gap, err)
 }
 
 // changing lets a request through that brings the token or, where there is none,
-// comes from this machine and was meant for it.
+// comes from this machine and was meant for it. It guards what tells much, too.
 func (s *surface) changing(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -191,11 +237,11 @@ func (s *surface) changing(next http.HandlerFunc) http.HandlerFunc {
 			// Hashed first, so that the comparison tells nothing of the length.
 			a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(s.token))
 			if !ok || subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
-				answer(w, http.StatusUnauthorized, Problem{"this changes something and needs the token: send it as \"Authorization: Bearer …\", or set FOREBAY_TOKEN for the commands"})
+				answer(w, http.StatusUnauthorized, Problem{"this needs the token: send it as \"Authorization: Bearer …\", or set FOREBAY_TOKEN for the commands"})
 				return
 			}
 		case !loopback(r.RemoteAddr) || !loopback(hostOf(r)):
-			answer(w, http.StatusForbidden, Problem{"this changes something: without node.token that is only possible from the node's own machine, by its loopback address"})
+			answer(w, http.StatusForbidden, Problem{"without node.token this is only possible from the node's own machine, by its loopback address"})
 			return
 		}
 		next(w, r)
@@ -224,11 +270,17 @@ func decode[T any](w http.ResponseWriter, r *http.Request) (T, error) {
 	var body T
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&body); err != nil {
-		return body, errors.Join(ErrInvalid, err)
+	err := d.Decode(&body)
+	if err == nil && d.More() {
+		err = errors.New("more than one value")
+	}
+	if err != nil {
+		return body, invalid("the body of the request: " + err.Error())
 	}
 	return body, nil
 }
+
+func invalid(words string) error { return fmt.Errorf("%w: %s", ErrInvalid, words) }
 
 func respond(w http.ResponseWriter, body any, err error) {
 	if err != nil {
@@ -249,7 +301,7 @@ func fail(w http.ResponseWriter, err error) {
 			status = code
 		}
 	}
-	answer(w, status, Problem{err.Error()})
+	answer(w, status, Problem{strings.ReplaceAll(err.Error(), "\n", "; ")})
 }
 
 func answer(w http.ResponseWriter, status int, body any) {
