@@ -27,6 +27,13 @@ type Client struct {
 	http  *http.Client
 }
 
+const (
+	// readTimeout bounds a question, its answer included: a node answers from memory.
+	readTimeout = 10 * time.Second
+	// changeTimeout bounds a change, which waits for the log's disk.
+	changeTimeout = time.Minute
+)
+
 // ErrUnavailable says that no node answered at the address.
 var ErrUnavailable = errors.New("no node answers")
 
@@ -36,12 +43,16 @@ func NewClient(address, token string) *Client {
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
 	}
-	return &Client{base: base, token: token, http: &http.Client{Timeout: time.Minute}}
+	return &Client{base: base, token: token, http: &http.Client{}}
 }
 
 // Status asks for /api/v1/status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	return call[Status](ctx, c, http.MethodGet, "/api/v1/status", nil)
+	status, err := call[Status](ctx, c, http.MethodGet, "/api/v1/status", nil)
+	if err == nil && status.Node == "" { // JSON, but not a node's
+		err = fmt.Errorf("%w at %s, but something else does: is that the address of node.http (--addr, FOREBAY_ADDR)?", ErrUnavailable, c.base)
+	}
+	return status, err
 }
 
 // Ready asks for /-/ready: the reasons against it, empty when ready.
@@ -116,6 +127,12 @@ func (c *Client) Config(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return "", c.refusal(answer)
+	}
+	if !strings.HasPrefix(answer.Header.Get("Content-Type"), "application/toml") {
+		return "", c.stranger(answer, nil)
+	}
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	return string(text), err
 }
@@ -127,18 +144,39 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 		return result, err
 	}
 	defer answer.Body.Close()
-	decoder := json.NewDecoder(io.LimitReader(answer.Body, maxAnswer))
-	if answer.StatusCode == http.StatusOK {
-		if err := decoder.Decode(&result); err != nil {
-			return result, fmt.Errorf("reading the answer of %s: %w", c.base, err)
-		}
-		return result, nil
+	if answer.StatusCode != http.StatusOK {
+		return result, c.refusal(answer)
 	}
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return result, fmt.Errorf("reading the answer of %s: %w", c.base, err)
+	}
+	if err := json.Unmarshal(text, &result); err != nil {
+		return result, c.stranger(answer, text)
+	}
+	return result, nil
+}
+
+// refusal reads an answer that is not a success.
+func (c *Client) refusal(answer *http.Response) error {
 	var problem Problem
-	if err := decoder.Decode(&problem); err != nil || problem.Error == "" {
-		problem.Error = answer.Status
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil || json.Unmarshal(text, &problem) != nil || problem.Error == "" {
+		return c.stranger(answer, text)
 	}
-	return result, &AnswerError{Status: answer.StatusCode, Message: problem.Error}
+	return &AnswerError{Status: answer.StatusCode, Message: problem.Error}
+}
+
+// stranger says that what answers is no node, or one that wants to be asked otherwise.
+func (c *Client) stranger(answer *http.Response, text []byte) error {
+	if bytes.Contains(text, []byte("HTTP request to an HTTPS server")) {
+		return fmt.Errorf("%w at %s: it wants TLS: ask for https://%s (--addr, FOREBAY_ADDR)", ErrUnavailable, c.base, strings.TrimPrefix(c.base, "http://"))
+	}
+	what := answer.Status
+	if kind := answer.Header.Get("Content-Type"); kind != "" {
+		what += ", " + kind
+	}
+	return fmt.Errorf("%w at %s, but something else does (%s): is that the address of node.http (--addr, FOREBAY_ADDR)?", ErrUnavailable, c.base, what)
 }
 
 // AnswerError is a node's answer that was not a success.
@@ -168,9 +206,19 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 	if c.token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	answer, err := c.http.Do(request)
+	timeout := readTimeout
+	if method != http.MethodGet {
+		timeout = changeTimeout
+	}
+	asking := *c.http
+	asking.Timeout = timeout // of the whole answer, which is read later
+	answer, err := asking.Do(request)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w at %s: is `forebay run` up, and its node.http this address (--addr, FOREBAY_ADDR)?", ErrUnavailable, c.base)
+	}
+	var late interface{ Timeout() bool }
+	if errors.As(err, &late) && late.Timeout() && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w at %s within %s: is `forebay run` there, and what does its log say?", ErrUnavailable, c.base, timeout)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
