@@ -52,8 +52,8 @@ func (p *program) validateCommand() *cobra.Command {
 			if _, err := loadConfig(path); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.out, "%s is valid\n", path)
-			return nil
+			_, err := fmt.Fprintf(p.out, "%s is valid\n", path)
+			return err
 		},
 	}
 	configFlag(c, &path)
@@ -101,8 +101,8 @@ func (p *program) versionCommand() *cobra.Command {
 		Short: "The version of this program",
 		Args:  exactly(),
 		RunE: func(*cobra.Command, []string) error {
-			fmt.Fprintf(p.out, "forebay %s (%s, %s/%s)\n", node.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return nil
+			_, err := fmt.Fprintf(p.out, "forebay %s (%s, %s/%s)\n", node.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
 		},
 	}
 }

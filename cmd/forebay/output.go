@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -94,12 +96,30 @@ type table struct{ w *tabwriter.Writer }
 func (t *table) row(cells ...any) {
 	text := make([]string, len(cells))
 	for i, cell := range cells {
-		text[i] = fmt.Sprint(cell)
+		text[i] = plain(fmt.Sprint(cell))
 		if text[i] == "" {
 			text[i] = "-"
 		}
 	}
 	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(text, "\t"), "\t"))
+}
+
+// plain shows what a terminal or a table would take for a command, such as what a
+// record holds that an error quotes.
+func plain(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) }) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsGraphic(r) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
 }
 
 func (t *table) line(format string, args ...any) { fmt.Fprintf(t.w, format+"\n", args...) }
