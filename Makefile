@@ -2,13 +2,14 @@
 # make check   format, lint, vet, tests with the race detector
 # make e2e     whole-program tests against a real Kafka (Java 17, Maven)
 # make bench   the figures of the README
+# make bench-log   the figures of the log: append, read, open, retention, verify (10 GB of disk)
 
 GO       ?= go
 TOOLS    := $(CURDIR)/.tools
 GOFUMPT  := $(TOOLS)/gofumpt
 LINT     := $(TOOLS)/golangci-lint
 
-.PHONY: build test check fmt e2e soak bench fuzz tools clean
+.PHONY: build test check fmt e2e soak bench bench-log fuzz tools clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -o forebay ./cmd/forebay
@@ -37,6 +38,9 @@ soak:
 
 bench:
 	FOREBAY_E2E=1 FOREBAY_BENCH=1 $(GO) test -count 1 -timeout 30m -v -run TestFigures ./bench
+
+bench-log:
+	FOREBAY_BENCH=1 $(GO) test -count 1 -timeout 30m -v -run TestLog ./bench
 
 FUZZTIME ?= 10s
 fuzz:
