@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -49,7 +50,7 @@ func NewClient(address, token string) *Client {
 // Status asks for /api/v1/status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	status, err := call[Status](ctx, c, http.MethodGet, "/api/v1/status", nil)
-	if err == nil && status.Node == "" { // JSON, but not a node's
+	if err == nil && status.Lanes == nil { // JSON, but not a node's
 		err = fmt.Errorf("%w at %s, but something else does: is that the address of node.http (--addr, FOREBAY_ADDR)?", ErrUnavailable, c.base)
 	}
 	return status, err
@@ -218,10 +219,19 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 	}
 	var late interface{ Timeout() bool }
 	if errors.As(err, &late) && late.Timeout() && ctx.Err() == nil {
-		return nil, fmt.Errorf("%w at %s within %s: is `forebay run` there, and what does its log say?", ErrUnavailable, c.base, timeout)
+		return nil, fmt.Errorf("%w at %s within %s%s: is `forebay run` there, and what does its log say?", ErrUnavailable, c.base, timeout, perhapsDone(method, err))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("%w%s: %w", ErrUnavailable, perhapsDone(method, err), err)
 	}
 	return answer, nil
+}
+
+// perhapsDone is what to say of a change whose answer is missing, once it went out.
+func perhapsDone(method string, err error) string {
+	var dialing *net.OpError
+	if method == http.MethodGet || errors.As(err, &dialing) && dialing.Op == "dial" {
+		return ""
+	}
+	return ", and the change may have been done all the same"
 }
