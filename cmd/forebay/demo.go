@@ -31,9 +31,12 @@ again, and started again: nothing may be missing, and nothing there twice.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			config.Out = p.out
-			if !crash {
+			switch {
+			case !crash && c.Flags().Changed("crashes"):
+				return usageError{errors.New("--crashes says how often, and goes with --crash")}
+			case !crash:
 				config.Crashes = 0
-			} else if config.For <= 0 {
+			case config.For <= 0:
 				return usageError{errors.New("--crash needs an end: give --for a duration")}
 			}
 			if config.Rate <= 0 || config.MaxRate < 0 || config.Crashes < 0 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -45,9 +46,9 @@ func (p *program) gapsSkipCommand() *cobra.Command {
 		Short: "Let a partition that waits go on: behind the offsets that are gone, or behind the record that cannot be kept",
 		Args:  exactly("TOPIC", "PARTITION"),
 		RunE: func(c *cobra.Command, args []string) error {
-			partition, err := strconv.ParseInt(args[1], 10, 32)
+			partition, err := strconv.ParseUint(args[1], 10, 31)
 			if err != nil {
-				return usageError{fmt.Errorf("%q is no partition's number (see gaps list)", args[1])}
+				return usageError{notAPartition(args[1])}
 			}
 			gap, err := r.client().SkipGap(c.Context(), args[0], int32(partition))
 			if err != nil {
@@ -56,6 +57,19 @@ func (p *program) gapsSkipCommand() *cobra.Command {
 			return r.done(p.out, gap, "recorded the gap %s/%d offsets %d to %d (%s); the partition goes on", gap.Topic, gap.Partition, gap.First, gap.Last, gap.Reason)
 		},
 	}
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if negative := negativeNumber.FindStringSubmatch(err.Error()); negative != nil {
+			return notAPartition(negative[1])
+		}
+		return c.Root().FlagErrorFunc()(c, err)
+	})
 	r.register(c)
 	return c
+}
+
+// negativeNumber is how the flags complain of a number below 0 among the arguments.
+var negativeNumber = regexp.MustCompile(`^unknown shorthand flag: '\d' in (-\d+)$`)
+
+func notAPartition(typed string) error {
+	return fmt.Errorf("%q is no partition's number (see gaps list)", typed)
 }

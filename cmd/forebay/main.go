@@ -126,6 +126,7 @@ func exitCode(err error) int {
 }
 
 func (p *program) root() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "forebay",
 		Short: "A receiver-mode ingestion gateway with a write-ahead log",
@@ -137,12 +138,18 @@ the sink can do that. After a crash it goes on from the log.
 Data goes to stdout, logs and errors to stderr. Exit codes: 0 done, 1 failed,
 2 usage, 3 a torn tail and nothing else (wal), 69 no node answers, 75 try again,
 78 bad configuration.`,
-		SilenceErrors:    true,
-		SilenceUsage:     true,
-		Args:             noSuchCommand,
-		RunE:             func(c *cobra.Command, _ []string) error { return c.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noSuchCommand,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if version {
+				return p.versionCommand().RunE(c, nil)
+			}
+			return c.Help()
+		},
 		PersistentPreRun: func(*cobra.Command, []string) { p.begun = true },
 	}
+	root.Flags().BoolVar(&version, "version", false, "what the command version says")
 	root.SetIn(p.in)
 	root.SetOut(p.out)
 	root.SetErr(p.err)

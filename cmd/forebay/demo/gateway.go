@@ -131,6 +131,9 @@ func (g *gateway) died() error {
 	select {
 	case err := <-g.ended:
 		g.ended <- err
+		if err == nil {
+			return fmt.Errorf("the gateway ended by itself, and with success; its log is %s", g.log())
+		}
 		return fmt.Errorf("the gateway ended by itself (%w); its log is %s", err, g.log())
 	default:
 		return nil
