@@ -13,7 +13,7 @@ import (
 // an answer.
 func TestNoSinksAreNotSaidOfALogThatIsBeingOpened(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, `{"ready":false,"reasons":["the log is being opened"],"lanes":[]}`)
+		fmt.Fprint(w, `{"node":"n1","ready":false,"reasons":["the log is being opened"],"lanes":[]}`)
 	}))
 	defer server.Close()
 	var out, errs bytes.Buffer
