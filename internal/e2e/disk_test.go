@@ -13,13 +13,25 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"forebay/internal/e2e/kafka"
 )
+
+// cannot skips a test that lacks something of the machine, and fails it where the
+// whole suite was asked for.
+func cannot(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv(kafka.Require) != "" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf("skipped: "+format, args...)
+}
 
 // smallDisk mounts an ext4 of its own for the test. It takes root.
 func smallDisk(t *testing.T, bytes int64) (dir string) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("skipped: a small disk is a loop mount, which takes root")
+		cannot(t, "a small disk is a loop mount, which takes root")
 	}
 	image := filepath.Join(t.TempDir(), "disk")
 	dir = t.TempDir()
@@ -34,7 +46,7 @@ func smallDisk(t *testing.T, bytes int64) (dir string) {
 		{"mount", "-o", "loop", image, dir},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Skipf("skipped: a small disk needs loop mounts, and %s says: %v %s", args[0], err, out)
+			cannot(t, "a small disk needs loop mounts, and %s says: %v %s", args[0], err, out)
 		}
 	}
 	t.Cleanup(func() {

@@ -9,6 +9,7 @@
 // told by another client library (franz-go) than the one that the program uses,
 // and by the acknowledgements that the producers got.
 //
-// FOREBAY_E2E=1 runs them (Java 17 and Maven), FOREBAY_SOAK=1 their long
+// FOREBAY_E2E=1 runs them (Java 17 and Maven; root, loop mounts and /dev/fuse for those
+// that make a disk fail), FOREBAY_SOAK=1 their long
 // versions, FOREBAY_E2E_RACE=1 a binary with the race detector.
 package e2e

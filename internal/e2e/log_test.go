@@ -119,3 +119,41 @@ func TestDamageBelowTheMarkStops(t *testing.T) {
 	g.stop()
 	o.judge()
 }
+
+// FAULTS row 13: a segment that is not there, the oldest, one in the middle or the
+// last: the program does not start, says which and what helps, and touches nothing.
+func TestAMissingSegmentStops(t *testing.T) {
+	b := newBroker(t, sharedKafka(t))
+	topic := b.topic("t", 2)
+	s := b.settings(topic)
+	s.wal = `compression = "none"`
+	g := newGateway(t, s)
+	g.up()
+	o := newOracle(g, b, topic)
+	p := b.producer(topic, 47)
+	p.send(t.Context(), 500, heavy) // some 25 MB
+	o.delivered(time.Minute)
+	g.kill9()
+	segments, err := filepath.Glob(filepath.Join(g.dataDir(), "lanes/0/log/*"))
+	if err != nil || len(segments) < 4 {
+		t.Fatalf("%d segments, %v", len(segments), err)
+	}
+	aside := g.path("aside")
+	for _, i := range []int{0, 1, len(segments) / 2, len(segments) - 1} {
+		if err := os.Rename(segments[i], aside); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Base(segments[i])
+		g.fails(1, name, "log is damaged", "`forebay wal verify`")
+		if out, _, code := g.command("wal", "verify", "--data-dir", g.dataDir()); code != 1 || !strings.Contains(out, name) {
+			t.Errorf("wal verify exits %d, and says:\n%s", code, out)
+		}
+		if err := os.Rename(aside, segments[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.up()
+	o.delivered(time.Minute)
+	g.stop()
+	o.judge()
+}
