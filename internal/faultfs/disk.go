@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -320,7 +321,10 @@ type store interface {
 }
 
 // memory is a store of a replay.
-type memory struct{ b []byte }
+type memory struct {
+	b      []byte
+	shared bool // with a state: b is not to be written any more
+}
 
 func (m *memory) size() int64 { return int64(len(m.b)) }
 
@@ -332,6 +336,9 @@ func (m *memory) readAt(p []byte, off int64) error {
 func (m *memory) writeAt(p []byte, off int64) error {
 	if end := off + int64(len(p)); end > m.size() {
 		_ = m.truncate(end)
+	}
+	if m.shared {
+		m.b, m.shared = slices.Clone(m.b), false
 	}
 	copy(m.b[off:], p)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -314,7 +315,7 @@ func (f *FS) Record() error {
 	if err != nil {
 		return err
 	}
-	f.trace = &Trace{start: start}
+	f.trace = &Trace{start: start, seed: maphash.MakeSeed()}
 	return nil
 }
 

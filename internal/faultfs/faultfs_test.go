@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -28,7 +29,7 @@ const (
 func TestMain(m *testing.M) {
 	if name := os.Getenv(workloadEnv); name != "" {
 		if err := workloads[name](os.Getenv(workloadDirEnv)); err != nil {
-			os.Stderr.WriteString(err.Error() + "\n")
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)

@@ -264,3 +264,57 @@ func TestBackingHoldsTheTree(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestTraceReplays records a workload of all operations: the state in which
+// everything is kept, at the end, is the tree; marks are in their place.
+func TestTraceReplays(t *testing.T) {
+	f := mount(t)
+	dir := f.Dir()
+	must(t, os.WriteFile(dir+"/before", []byte("0123456789"), 0o600))
+	must(t, f.Record())
+	must(t, os.Mkdir(dir+"/sub", 0o700))
+	file := create(t, dir+"/sub/new")
+	write(t, file, "one")
+	must(t, os.WriteFile(filepath.Join(dir, faultfs.MarkName), []byte("here"), 0o600))
+	must(t, file.Sync())
+	write(t, file, " two")
+	must(t, os.Rename(dir+"/sub/new", dir+"/sub/moved"))
+	must(t, os.Link(dir+"/sub/moved", dir+"/linked"))
+	must(t, os.Truncate(dir+"/before", 5))
+	must(t, os.Remove(dir+"/before"))
+	must(t, os.Mkdir(dir+"/gone", 0o700))
+	must(t, os.Remove(dir+"/gone"))
+	write(t, file, " three")
+	syncDir(t, dir)
+	want := tree(t, dir)
+	trace := f.Trace()
+	r, kinds := trace.Replay(), faultfs.Op(0)
+	for {
+		e, ok, err := r.Next()
+		must(t, err)
+		if !ok {
+			break
+		}
+		kinds |= e.Op
+		if e.Op == 0 && (e.Mark != "here" || trace.Events[r.At()-2].Op != faultfs.OpWrite || trace.Events[r.At()].Op != faultfs.OpSync) {
+			t.Errorf("event %d is %v", r.At(), e)
+		}
+	}
+	all := faultfs.OpChange&^faultfs.OpAllocate | faultfs.OpSync | faultfs.OpSyncDir
+	if kinds != all {
+		t.Errorf("recorded %v, want %v", kinds, all)
+	}
+	for s, err := range r.States(nil, 0) {
+		must(t, err)
+		if s.How != "all" {
+			continue
+		}
+		to := t.TempDir()
+		must(t, s.Write(to))
+		if diff := cmp.Diff(want, tree(t, to)); diff != "" {
+			t.Error(diff)
+		}
+		return
+	}
+	t.Error("no state in which all is kept")
+}

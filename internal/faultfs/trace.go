@@ -1,6 +1,9 @@
 package faultfs
 
-import "fmt"
+import (
+	"fmt"
+	"hash/maphash"
+)
 
 // Event is one operation that succeeded and changed something, or made it durable.
 type Event struct {
@@ -31,14 +34,14 @@ const MarkName = ".faultfs-mark"
 
 // String is for people.
 func (e Event) String() string {
-	switch {
-	case e.Op == 0:
+	switch e.Op {
+	case 0:
 		return fmt.Sprintf("mark %q", e.Mark)
-	case e.Op == OpWrite:
+	case OpWrite:
 		return fmt.Sprintf("write %s [%d,%d)", e.Path, e.Off, e.Off+int64(len(e.Data)))
-	case e.Op == OpTruncate:
+	case OpTruncate:
 		return fmt.Sprintf("truncate %s to %d", e.Path, e.Size)
-	case e.Op == OpRename:
+	case OpRename:
 		return fmt.Sprintf("rename %s to %s", e.Path, e.NewName)
 	}
 	return fmt.Sprintf("%s %s", e.Op, e.Path)
@@ -67,6 +70,7 @@ func (op Op) String() string {
 type Trace struct {
 	Events []Event
 	start  []imageNode
+	seed   maphash.Seed // of the sums of its states
 }
 
 // imageNode is a file or directory as it was when the recording began. The root comes first.

@@ -190,7 +190,7 @@ func bboltCheck(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer db.Close() //nolint:errcheck // it was only read
 	err = db.View(func(tx *bbolt.Tx) error {
 		for err := range tx.Check() {
 			return err
