@@ -86,6 +86,11 @@ func (n *Node) stopLeading(ended <-chan struct{}, end context.CancelFunc) error 
 	defer patience.Stop()
 	select {
 	case <-ended:
+		select { // perhaps because of a failure
+		case err := <-n.fatal:
+			return err
+		default:
+		}
 	case err := <-n.fatal:
 		return err
 	case <-patience.C:
@@ -116,7 +121,10 @@ func (n *Node) runTerm(stop, term context.Context, l *replicate.Lane, t *replica
 		return nil
 	}
 	current, err := n.newLead(term, l, t)
-	if err != nil {
+	switch {
+	case err != nil && over(term, err):
+		return nil
+	case err != nil:
 		return err
 	}
 	n.setLead(current)
@@ -166,8 +174,19 @@ const leadLostGrace = 5 * time.Second
 // byItself is the failure of a part that ended although nobody told it to: the
 // term must not go on without it.
 func byItself(term context.Context, doing string, err error) error {
+	switch {
+	case over(term, err):
+		return nil
+	case err == nil:
+		return fmt.Errorf("%s ended although nobody told it to: please report this", doing)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// over tells whether a term has ended, and err with it. One that says so is waited
+// with: the term hears of it too, but perhaps a moment later.
+func over(term context.Context, err error) bool {
 	if errors.Is(err, record.ErrLeadLost) {
-		// The term hears of it too, but perhaps a moment later.
 		grace := time.NewTimer(leadLostGrace)
 		defer grace.Stop()
 		select {
@@ -175,13 +194,7 @@ func byItself(term context.Context, doing string, err error) error {
 		case <-grace.C:
 		}
 	}
-	switch {
-	case term.Err() != nil:
-		return nil
-	case err == nil:
-		return fmt.Errorf("%s ended although nobody told it to: please report this", doing)
-	}
-	return fmt.Errorf("%s: %w", doing, err)
+	return term.Err() != nil
 }
 
 func (n *Node) setLead(l *lead) {

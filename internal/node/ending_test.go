@@ -1,0 +1,50 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"forebay/internal/config"
+	"forebay/internal/record"
+	"forebay/sinks"
+)
+
+// TestAFailureAtTheEndOfAStopIsNotLost, although all has ended by the time it is looked for.
+func TestAFailureAtTheEndOfAStopIsNotLost(t *testing.T) {
+	p := newPlace(t, nil, "clicks")
+	for range 50 { // each time one of two ways that are both open
+		n := newNode(Options{Config: p.config(), Logger: discard(), Stdout: p.stdout}, p.machine)
+		ended := make(chan struct{})
+		n.fail(errDisk)
+		close(ended)
+		if err := n.stopLeading(ended, func() {}); !errors.Is(err, errDisk) {
+			t.Fatalf("the stop ended with: %v", err)
+		}
+	}
+}
+
+// TestALeadLostWhileATermIsBuilt ends the term and not the node, although the term
+// hears of it a moment later.
+func TestALeadLostWhileATermIsBuilt(t *testing.T) {
+	j := openJoint(t, t.TempDir(), nil)
+	p := newPlace(t, nil, "clicks")
+	lost := errors.New("something else")
+	p.machine.sink = func(string, config.Sink, io.Writer, *slog.Logger) (sinks.Sink, error) {
+		return nil, fmt.Errorf("adding a sink: %w", lost)
+	}
+	n := newNode(Options{Config: p.config(), Logger: discard(), Stdout: p.stdout}, p.machine)
+	if err := n.runTerm(t.Context(), t.Context(), j.Lane, j.term); !errors.Is(err, lost) {
+		t.Errorf("another failure: %v", err)
+	}
+	lost = record.ErrLeadLost
+	term, end := context.WithCancel(t.Context())
+	defer time.AfterFunc(20*time.Millisecond, end).Stop()
+	if err := n.runTerm(t.Context(), term, j.Lane, j.term); err != nil {
+		t.Errorf("a lost lead: %v", err)
+	}
+}
