@@ -54,7 +54,7 @@ func (e *CorruptError) Error() string {
 		where += fmt.Sprintf(", entry %d", e.Index)
 	}
 	return fmt.Sprintf("log is damaged: %s: expected %s, found %s; nothing was changed: "+
-		"`forebay wal verify` lists all the damage; then restore this directory from a copy, or rebuild the node",
+		"`forebay wal verify` lists all the damage; then restore this directory from a copy, or, if there is none, begin anew (ops/RUNBOOK.md, Starting over)",
 		where, e.Expected, e.Found)
 }
 

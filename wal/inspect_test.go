@@ -129,7 +129,7 @@ func TestErrorTexts(t *testing.T) {
 	}).Error()
 	want := "log is damaged: /data/lanes/0/log/00000000000000000013 at byte 366, entry 14: expected an entry with checksum 00000001, " +
 		"found checksum 00000002; nothing was changed: `forebay wal verify` lists all the damage; " +
-		"then restore this directory from a copy, or rebuild the node"
+		"then restore this directory from a copy, or, if there is none, begin anew (ops/RUNBOOK.md, Starting over)"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

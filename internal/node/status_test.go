@@ -17,7 +17,8 @@ import (
 	"forebay/receiver"
 )
 
-// TestTheShapeOfTheStatus is DESIGN's: fields are added, never renamed. What differs
+// TestTheShapeOfTheStatus is what scripts and pages rely on (admin.Status): fields are
+// added, never renamed. What differs
 // from run to run is replaced by the kind of value that it is.
 func TestTheShapeOfTheStatus(t *testing.T) {
 	b := newBroker(t, 1, "clicks")

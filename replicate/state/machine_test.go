@@ -27,7 +27,7 @@ type machine struct {
 	large     int // how many large blocks were made
 }
 
-// TestModel holds DESIGN.md's invariants 2 to 6 at every step of random runs.
+// TestModel holds invariants 2 to 6 of ARCHITECTURE.md at every step of random runs.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		x := &machine{tb: t, twin: New(), m: newModel(), clock: at0}
