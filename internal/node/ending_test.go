@@ -48,3 +48,19 @@ func TestALeadLostWhileATermIsBuilt(t *testing.T) {
 		t.Errorf("a lost lead: %v", err)
 	}
 }
+
+// TestAStartThatIsToldToStopAtOnce ends as it was told, whatever it was at: looking up
+// the name of node.http, for one.
+func TestAStartThatIsToldToStopAtOnce(t *testing.T) {
+	p := newPlace(t, nil, "clicks")
+	for _, address := range []string{"localhost:0", "127.0.0.1:0"} {
+		f := p.config()
+		f.Node.HTTP = address
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errors.New("terminated"))
+		n := newNode(Options{Config: f, Logger: discard(), Stdout: p.stdout}, p.machine)
+		if err := n.run(ctx); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}

@@ -83,6 +83,8 @@ func listen(ctx context.Context, address string, turn turn) (net.Listener, error
 		switch {
 		case err == nil:
 			return l, nil
+		case ctx.Err() != nil: // the name was being looked up
+			return nil, context.Cause(ctx)
 		case !errors.Is(err, syscall.EADDRINUSE):
 			return nil, fmt.Errorf("listening on node.http: %w", err)
 		case !time.Now().Before(deadline):
