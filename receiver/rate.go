@@ -15,9 +15,12 @@ const (
 	// burstFrom is the rate (per second) below which there is no burst: there a
 	// single record more would already be beyond 3 % of a second's share.
 	burstFrom = 50
-	// makeUp is the share of the rate by which more may be taken as long as time is
-	// owed: with the burst that is at most 1.5 % more in a second and 0.7 % in five,
-	// which leaves room below the promise (3 %, 1 %) for what is counted late.
+	// freshMost bounds the part of a stall that is made good soon, at up to the rate
+	// once more, so that nothing beyond rateBurst is ever taken at once.
+	freshMost = 8 * time.Millisecond
+	// makeUp is the share of the rate by which more may be taken as long as more time than
+	// that is owed. With both and the burst that is at most 2.3 % more in a second and
+	// 0.9 % in five, which leaves room below the promise (3 %, 1 %) for what is counted late.
 	makeUp = 0.005
 	// makeUpFrom is the rate (per second) below which nothing is made good: there one
 	// record more would be beyond the promise.
@@ -47,9 +50,10 @@ type bucket struct {
 	begun bool
 	// owed is time, in nanoseconds, that passed unused although more was wanted, beyond
 	// what the burst makes up for: a machine that wakes nobody for long. It is made
-	// good by makeUp.
-	owed   float64
-	wanted bool // more is wanted than the bucket gives
+	// good by makeUp; fresh is the part that comes sooner.
+	owed, fresh float64
+	seen        float64 // when fresh was last looked at
+	wanted      bool    // more is wanted than the bucket gives
 }
 
 // set changes the rate from now on; what is owed stays owed in time.
@@ -63,6 +67,9 @@ func (b *bucket) wait(now float64) time.Duration {
 	if !b.begun { // starts empty: no credit from before the first record
 		b.ready, b.begun = now, true
 	}
+	// For each moment that passes, a moment that was lost, as far as there is room for credit.
+	soon := max(0, min(b.fresh, now-b.seen, b.burst()-(now-b.ready)))
+	b.ready, b.fresh, b.seen = b.ready-soon, b.fresh-soon, now
 	if b.ready <= now {
 		return 0
 	}
@@ -93,7 +100,9 @@ func (b *bucket) take(now, units float64) {
 	if lost := now - b.burst() - b.ready; lost > 0 {
 		b.ready += lost
 		if b.wanted && b.rate >= makeUpFrom {
-			b.owed = min(b.owed+lost, float64(makeUpMost))
+			soon := min(lost, float64(freshMost)-b.fresh)
+			b.fresh += soon
+			b.owed = min(b.owed+lost-soon, float64(makeUpMost))
 		}
 	}
 	b.ready += units * float64(time.Second) / b.rate

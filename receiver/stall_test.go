@@ -43,7 +43,8 @@ func TestStallsAreMadeGood(t *testing.T) {
 			least  float64 // share of the rate over all
 		}{
 			"8 ms each time":            {1, func(rng *rand.Rand) float64 { return rng.Float64() * 8e6 }, 0.999},
-			"25 ms each time, 4 claims": {4, func(rng *rand.Rand) float64 { return rng.Float64() * 25e6 }, 0.98},
+			"16 ms each time":           {1, func(rng *rand.Rand) float64 { return rng.Float64() * 16e6 }, 0.94},
+			"25 ms each time, 4 claims": {4, func(rng *rand.Rand) float64 { return rng.Float64() * 25e6 }, 0.998},
 			"50 ms, now and then":       {4, stalls(100, 50*time.Millisecond), 0.998},
 			"200 ms, once":              {1, once(1000, 200*time.Millisecond), 0.9995},
 			"all the time":              {1, stalls(3, 50*time.Millisecond), 0},
@@ -58,7 +59,7 @@ func TestStallsAreMadeGood(t *testing.T) {
 				if total < c.least*seconds*rate {
 					t.Errorf("%.4f of the rate over all, at least %v", total/seconds/rate, c.least)
 				}
-				for window, most := range map[float64]float64{second: 1.02, 5 * second: 1.0075} {
+				for window, most := range map[float64]float64{second: 1.024, 5 * second: 1.009} {
 					if got := busiest(events, window) / (window / second) / rate; got > most {
 						t.Errorf("%.4f of the rate in some %v, at most %v", got, time.Duration(window), most)
 					}
