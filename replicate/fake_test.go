@@ -81,6 +81,15 @@ func (s *memStore) ReadLog(index uint64, out *raft.Log, buf *[]byte) error {
 	return nil
 }
 
+// ReadHead never gives a command's data.
+func (s *memStore) ReadHead(index uint64, out *raft.Log) error {
+	err := s.GetLog(index, out)
+	if out.Type == raft.LogCommand {
+		out.Data = nil
+	}
+	return err
+}
+
 func (s *memStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 func (s *memStore) StoreLogs(logs []*raft.Log) error {

@@ -132,26 +132,22 @@ func (l *Lane) restoreNewest() error {
 }
 
 func (l *Lane) startRaft() error {
-	transport := l.cfg.Transport
+	transport, logs := l.cfg.Transport, raft.LogStore(l.store)
 	if transport == nil {
-		_, transport = newLoneTransport(l.cfg.NodeID)
+		transport, logs = newLone(l.cfg.NodeID, l.store)
 	}
 	rc := l.cfg.raftConfig()
 	rc.NoSnapshotRestoreOnStart = true
 	if err := l.form(); err != nil {
 		return err
 	}
-	r, err := raft.NewRaft(rc, installer{l.machine}, l.store, raftStable{l.stable, l.unstable}, l.snapshots, transport)
+	r, err := raft.NewRaft(rc, installer{l.machine}, logs, raftStable{l.stable, l.unstable}, l.snapshots, transport)
 	if err != nil {
 		return fmt.Errorf("starting raft: %w", err)
 	}
 	l.raft = r
 	l.snapshots.serve()
 	return nil
-}
-
-func newLoneTransport(node string) (raft.ServerAddress, raft.Transport) {
-	return raft.NewInmemTransport(raft.ServerAddress(node))
 }
 
 // currentTermKey is where Raft keeps its term in the stable store.

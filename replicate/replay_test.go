@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/hashicorp/raft"
 )
 
 // killed copies what a kill at this moment leaves of a running lane: its directory and its log.
@@ -110,5 +112,49 @@ func TestRestartsAloneAreReplayedNoFurther(t *testing.T) {
 		}
 		l.stop()
 		cfg = after
+	}
+}
+
+// readCountingStore counts how often entries' data were read.
+type readCountingStore struct {
+	*memStore
+	reads map[uint64]int
+}
+
+func (s *readCountingStore) GetLog(index uint64, out *raft.Log) error {
+	err := s.memStore.GetLog(index, out)
+	if err == nil && out.Type == raft.LogCommand {
+		s.mu.Lock()
+		s.reads[index]++
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// TestAStartReadsEachCommandOnce: to look for configurations Raft goes through all that follows the
+// snapshot, of which it needs no command's data.
+func TestAStartReadsEachCommandOnce(t *testing.T) {
+	cfg := testConfig(t, t.TempDir(), newMemStore())
+	l := start(t, cfg)
+	l.bases("a")
+	work(t, l, 0)
+	_, last, _ := bounds(cfg.Store)
+	l.stop()
+	store := &readCountingStore{cfg.Store.(*memStore), map[uint64]int{}}
+	cfg.Store = store
+	start(t, cfg)
+	store.mu.Lock()
+	defer store.mu.Unlock()
+	commands := 0
+	for i := range store.entries {
+		if e := &store.entries[i]; e.Type == raft.LogCommand && e.Index <= last {
+			commands++
+			if n := store.reads[e.Index]; n != 1 {
+				t.Errorf("entry %d was read %d times", e.Index, n)
+			}
+		}
+	}
+	if commands < 20 {
+		t.Errorf("only %d commands: this shows nothing", commands)
 	}
 }

@@ -85,12 +85,28 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
+// BenchmarkOpen opens a log with 16 MiB behind its snapshot, and one of as many segments as
+// 10 GiB have, which are small so that what each costs shows.
 func BenchmarkOpen(b *testing.B) {
-	l, n := benchLog(b)
-	cfg := l.cfg
-	mustClose(b, l)
-	cfg.SnapshotIndex, cfg.SnapshotTerm = n-64, 1
-	for b.Loop() {
-		mustClose(b, mustOpen(b, cfg))
+	open := func(b *testing.B, cfg Config) {
+		for b.Loop() {
+			mustClose(b, mustOpen(b, cfg))
+		}
 	}
+	b.Run("tail", func(b *testing.B) {
+		l, n := benchLog(b)
+		cfg := l.cfg
+		mustClose(b, l)
+		cfg.SnapshotIndex, cfg.SnapshotTerm = n-64, 1
+		open(b, cfg)
+	})
+	b.Run("2560 segments", func(b *testing.B) {
+		cfg := Config{Dir: b.TempDir(), SegmentSize: minSegmentSize, Files: quickFiles{}, Logger: slog.New(slog.DiscardHandler)}
+		l := mustOpen(b, cfg)
+		const n = 2560
+		fill(b, l, 1, n, 1, minSegmentSize)
+		mustClose(b, l)
+		cfg.SnapshotIndex, cfg.SnapshotTerm = n, 1
+		open(b, cfg)
+	})
 }

@@ -96,7 +96,7 @@ func TestOpenDoesNotGrowWithTheLog(t *testing.T) {
 		metered := &meteredFiles{Files: quickFiles{}, counts: map[string]int64{}}
 		cfg.Files = metered
 		cfg.SnapshotIndex, cfg.SnapshotTerm, cfg.SnapshotTaken = last-behindSnapshot, 1, true
-		l = mustOpen(t, cfg)
+		mustOpen(t, cfg)
 		metered.mu.Lock()
 		defer metered.mu.Unlock()
 		return maps.Clone(metered.counts), count

@@ -53,6 +53,43 @@ func (l *Log) GetLog(index uint64, out *raft.Log) error {
 // read into *buf, which is made larger where need be, so out is valid only until *buf is used
 // again. A nil buf is a new one. Each call needs a buffer of its own.
 func (l *Log) ReadLog(index uint64, out *raft.Log, buf *[]byte) error {
+	if buf == nil {
+		buf = new([]byte)
+	}
+	return l.read(index, out, func(sp span) error {
+		if n := int(sp.end - sp.off); cap(*buf) < n {
+			*buf = make([]byte, n)
+		} else {
+			*buf = (*buf)[:n]
+		}
+		return l.readFrame(sp, *buf, out)
+	})
+}
+
+// ReadHead is GetLog for who looks for what is not a command: a command that is not in
+// memory comes without its data, which is neither read nor checked.
+func (l *Log) ReadHead(index uint64, out *raft.Log) error {
+	return l.read(index, out, func(sp span) error {
+		head := make([]byte, min(sp.end-sp.off, int64(uvarintLen(headerSize+MaxEntry)+headerSize)))
+		sc := scanner{size: sp.end - sp.off, next: sp.index, hop: true, buf: head}
+		if n, err := sp.file.ReadAt(head, sp.off); n < len(head) {
+			return l.unreadable(sp, len(head), n, err)
+		}
+		h, _, bad := sc.frame()
+		if bad != nil {
+			return l.corrupt(sp.segment, sp.off+bad.offset, bad.index, bad.expected, bad.found, bad.err)
+		}
+		if h.kind != raft.LogCommand {
+			return l.readFrame(sp, make([]byte, sp.end-sp.off), out)
+		}
+		*out = raft.Log{Index: h.index, Term: h.term, Type: h.kind}
+		return nil
+	})
+}
+
+// read fills out from memory, or lets fetch do it from disk: again if beginning or end
+// moved under it, and otherwise what it returns is a failure of the log.
+func (l *Log) read(index uint64, out *raft.Log, fetch func(span) error) error {
 	// A reader that never waits would keep the processor for 10 ms at a time from a writer that
 	// comes back from its sync.
 	runtime.Gosched()
@@ -60,30 +97,21 @@ func (l *Log) ReadLog(index uint64, out *raft.Log, buf *[]byte) error {
 		return nil
 	}
 	l.metrics.coldReads.Inc()
-	if buf == nil {
-		buf = new([]byte)
-	}
 	for {
 		sp, err := l.locate(index, out)
 		if err != nil || sp.file == nil {
 			return err
 		}
-		if n := int(sp.end - sp.off); cap(*buf) < n {
-			*buf = make([]byte, n)
-		} else {
-			*buf = (*buf)[:n]
-		}
 		leave := l.cold.enter()
-		err = l.readFrame(sp, *buf, out)
+		err = fetch(sp)
 		leave()
 		_ = sp.file.release() // opened for reading: closing it has nothing to tell
 		if err == nil {
 			return nil
 		}
-		if l.generation() != sp.gen {
-			continue // beginning or end moved under the read
+		if l.generation() == sp.gen {
+			return l.failure.set(err)
 		}
-		return l.failure.set(err)
 	}
 }
 
@@ -160,10 +188,7 @@ func (l *Log) corrupt(segment uint64, off int64, index uint64, expected, found s
 // readFrame reads one frame into buf, which has its size, and checks all of it.
 func (l *Log) readFrame(sp span, buf []byte, out *raft.Log) error {
 	if n, err := sp.file.ReadAt(buf, sp.off); n < len(buf) {
-		if err == nil || errors.Is(err, io.EOF) {
-			return l.corrupt(sp.segment, sp.off, sp.index, fmt.Sprintf("a frame of %d bytes", len(buf)), fmt.Sprintf("the end of the file after %d", n), nil)
-		}
-		return l.corrupt(sp.segment, sp.off, sp.index, "readable bytes", err.Error(), err)
+		return l.unreadable(sp, len(buf), n, err)
 	}
 	// The reader only looks at this one frame: its neighbours are not its business.
 	sc := scanner{r: nil, size: int64(len(buf)), next: sp.index, buf: buf}
@@ -176,6 +201,14 @@ func (l *Log) readFrame(sp span, buf []byte, out *raft.Log) error {
 	}
 	h.entry(body, out)
 	return nil
+}
+
+// unreadable says why only got of want bytes of a frame came.
+func (l *Log) unreadable(sp span, want, got int, err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return l.corrupt(sp.segment, sp.off, sp.index, fmt.Sprintf("a frame of %d bytes", want), fmt.Sprintf("the end of the file after %d", got), nil)
+	}
+	return l.corrupt(sp.segment, sp.off, sp.index, "readable bytes", err.Error(), err)
 }
 
 // coldSegment is a finished segment that is being read.

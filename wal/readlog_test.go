@@ -42,6 +42,43 @@ func TestReadLogUsesItsBuffer(t *testing.T) {
 	}
 }
 
+// TestReadHead: a command comes without its data, everything else whole, and a header that is
+// damaged is found.
+func TestReadHead(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	l := mustOpen(t, cfg)
+	fill(t, l, 1, 30, 1, 200)
+	conf := testEntry(31, 2, 300)
+	conf.Type, conf.Extensions = raft.LogConfiguration, []byte("more")
+	mustStore(t, l, conf)
+	fill(t, l, 32, 60, 2, 200)
+	for index := uint64(1); index <= 60; index++ {
+		var whole, head raft.Log
+		if err := errors.Join(l.GetLog(index, &whole), l.ReadHead(index, &head)); err != nil {
+			t.Fatal(err)
+		}
+		if index != 31 {
+			whole.Data = nil
+		}
+		if err := sameEntry(&head, &whole); err != nil {
+			t.Error(err)
+		}
+	}
+	var e raft.Log
+	if err := l.ReadHead(61, &e); !errors.Is(err, raft.ErrLogNotFound) {
+		t.Errorf("entry 61 gave %v", err)
+	}
+	rot := []byte{0xff}
+	f := l.active.file
+	if _, err := f.WriteAt(rot, int64(l.active.offsets[0])+20); err != nil {
+		t.Fatal(err)
+	}
+	var damage *CorruptError
+	if err := l.ReadHead(l.active.first, &e); !errors.As(err, &damage) || l.Err() == nil {
+		t.Errorf("a damaged header gave %v, and the log %v", err, l.Err())
+	}
+}
+
 // TestManyColdReaders: more readers than may read at a time come by and by, whatever ends their reads.
 func TestManyColdReaders(t *testing.T) {
 	l := mustOpen(t, testConfig(t.TempDir()))
