@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,6 +31,10 @@ const (
 	exitBadConfig   = 78
 )
 
+// sameSignal is how long after the first signal another is taken for the same: timeout(1)
+// and a shell whose terminal hangs up send it twice.
+const sameSignal = time.Second
+
 func main() {
 	told := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
@@ -37,11 +42,9 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), told...)
 	// A second signal ends the program at once, which is safe at every moment.
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, stop) })
 	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr}
-	code := p.run(ctx, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(p.run(ctx, os.Args[1:])) // with stop not called: a signal now would change the exit code
 }
 
 // program is one command line with its streams: what a test starts too.

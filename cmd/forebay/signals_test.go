@@ -47,18 +47,58 @@ func TestTheGatewayOutlivesTheReadersOfItsLog(t *testing.T) {
 					t.Fatal("does not come up")
 				}
 			}
-			if err := cmd.Process.Signal(told); err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case err := <-ended:
-				if err != nil {
-					t.Errorf("told to stop, it ended with: %v", err)
+			// As timeout(1), and a shell whose terminal hangs up, it is told more than once.
+			for tick.Reset(time.Millisecond); ; {
+				select {
+				case <-tick.C:
+					_ = cmd.Process.Signal(told)
+					continue
+				case err := <-ended:
+					if err != nil {
+						t.Errorf("told to stop, it ended with: %v", err)
+					}
+				case <-deadline:
+					t.Error("told to stop, it does not end")
 				}
-			case <-deadline:
-				t.Error("told to stop, it does not end")
+				return
 			}
 		})
+	}
+}
+
+// TestASecondSignalEndsWhatDoesNotStop, when it comes a while after the first.
+func TestASecondSignalEndsWhatDoesNotStop(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "forebay.toml")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "forebay", "validate", "-c", fifo) // waits for somebody who writes
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	reading, err := os.OpenFile(fifo, os.O_WRONLY, 0) // returns once it is read: it has begun
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reading.Close()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for began := time.Now(); ; {
+		select {
+		case <-tick.C:
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+		case err := <-ended:
+			status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if took := time.Since(began); !ok || status.Signal() != syscall.SIGTERM || took < sameSignal {
+				t.Errorf("ended after %s with %v", took, err)
+			}
+			return
+		case <-deadline:
+			t.Fatal("does not end")
+		}
 	}
 }
 
