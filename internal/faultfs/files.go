@@ -135,14 +135,26 @@ func (s *service) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO
 		return fuse.OK
 	}
-	return s.do(OpOpen, 0, s.at(in.NodeId), func(verdict) (Event, error) {
+	var fh uint64
+	status := s.do(OpOpen, 0, s.at(in.NodeId), func(verdict) (Event, error) {
 		n, err := s.node(in.NodeId)
 		if err != nil {
 			return Event{}, err
 		}
-		out.Fh = s.handle(n)
+		fh = s.handle(n)
 		return Event{}, nil
 	})
+	out.Fh = fh
+	return s.opened(status, fh)
+}
+
+// opened closes the handle of an open that was done and is answered with an error
+// all the same: the kernel never releases it.
+func (s *service) opened(status fuse.Status, fh uint64) fuse.Status {
+	if !status.Ok() && fh != 0 {
+		s.close(fh)
+	}
+	return status
 }
 
 func (s *service) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { s.close(in.Fh) }

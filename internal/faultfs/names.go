@@ -131,7 +131,10 @@ func (s *service) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *f
 }
 
 func (s *service) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	return s.made(OpCreate, in.NodeId, name, in.Mode, &out.EntryOut, func(n *node) { out.Fh = s.handle(n) })
+	var fh uint64
+	status := s.made(OpCreate, in.NodeId, name, in.Mode, &out.EntryOut, func(n *node) { fh = s.handle(n) })
+	out.Fh = fh
+	return s.opened(status, fh)
 }
 
 func (s *service) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {

@@ -172,6 +172,20 @@ func TestWhatAPowerCutLeaves(t *testing.T) {
 	}
 }
 
+// TestACutRightAfterAnOpen: the file was made or opened, and nobody was told.
+func TestACutRightAfterAnOpen(t *testing.T) {
+	for _, op := range []faultfs.Op{faultfs.OpCreate, faultfs.OpOpen} {
+		f := mount(t)
+		must(t, create(t, f.Dir()+"/old").Close())
+		rule := inject(t, f, faultfs.Rule{Path: "/*", Op: op, Times: 1, Cut: faultfs.CutAfter})
+		name := map[faultfs.Op]string{faultfs.OpCreate: "/new", faultfs.OpOpen: "/old"}[op]
+		_, err := os.OpenFile(f.Dir()+name, os.O_CREATE|os.O_RDWR, 0o600)
+		wantErrno(t, err, syscall.EIO)
+		rule.Remove()
+		restore(t, f, faultfs.KeepAll()) // waits for open files
+	}
+}
+
 // TestTornWrite overwrites eight sectors again and again: each state is made of
 // old and new sectors, and all kinds of mixture come up.
 func TestTornWrite(t *testing.T) {
