@@ -115,8 +115,9 @@ func (l *Log) admit(logs []*raft.Log) error {
 
 // write frames the entries and gives them to the library, about writeBytes at a time. It computes
 // what the library makes of them: it ends a segment once its size reaches the limit, and before
-// the first write if a reopened one is over it. After an error the plan ends with the segment
-// that was being written.
+// the first write if a reopened one is over it. No more than one new segment ever waits for the sync of
+// the directory: a power cut could else leave the second name without the first. (But for an entry as large as
+// a segment, behind a reopened one that is over its size.) After an error the plan ends with the segment that was being written.
 func (l *Log) write(logs []*raft.Log) ([]pending, int64, error) {
 	t := l.active
 	p := pending{first: t.first, last: t.last, size: t.size, offsets: t.offsets, chain: t.chain, lastCRC: t.lastCRC}
@@ -131,8 +132,25 @@ func (l *Log) write(logs []*raft.Log) ([]pending, int64, error) {
 	synced := syncMark{index: t.last, offset: t.size, crc: t.lastCRC}
 	l.batch.Clear()
 	var bytes, waiting int64
+	flush := func() error {
+		if waiting == 0 {
+			return nil
+		}
+		waiting = 0
+		return l.lib.WriteBatch(l.batch)
+	}
+	named := 0 // ended segments whose successors' names are durable
 	for i, e := range logs {
 		var crc uint32
+		if ends := p.size+diskSize(len(e.Data)+len(e.Extensions)) >= l.cfg.SegmentSize; ends && len(plan) > named {
+			if err := flush(); err != nil {
+				return append(plan, p), bytes, err
+			}
+			if err := l.files.SyncDir(l.p.segments); err != nil {
+				return append(plan, p), bytes, err
+			}
+			named = len(plan)
+		}
 		l.scratch, crc = appendFrame(l.scratch[:0], e, synced)
 		l.batch.Write(e.Index, l.scratch)
 		n := int64(uvarintLen(uint64(len(l.scratch))) + len(l.scratch))
@@ -142,10 +160,9 @@ func (l *Log) write(logs []*raft.Log) ([]pending, int64, error) {
 		bytes += n
 		waiting += n
 		if waiting >= writeBytes || i == len(logs)-1 {
-			if err := l.lib.WriteBatch(l.batch); err != nil {
+			if err := flush(); err != nil {
 				return append(plan, p), bytes, err
 			}
-			waiting = 0
 		}
 		if cap(l.scratch) > keptBuffers {
 			l.batch, l.scratch = new(wal.Batch), nil
