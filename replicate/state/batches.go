@@ -211,10 +211,13 @@ func (s *State) drop(n int) {
 // Floor is the first index of the log that anything still needs: a kept batch,
 // the open one, unfinished parts, copies of parked records. Everything below it
 // may go. It is AppliedIndex()+1 when nothing is needed, and never falls.
-func (s *State) Floor() uint64 {
+func (s *State) Floor() uint64 { return s.floorFrom(s.released()) }
+
+// floorFrom is the floor as if batches up to seq had been released.
+func (s *State) floorFrom(seq uint64) uint64 {
 	floor := s.applied + 1
-	if len(s.batches) > 0 {
-		floor = min(floor, s.batches[0].hold)
+	if b := s.batch(seq + 1); b != nil {
+		floor = min(floor, b.hold)
 	}
 	if s.open.first != 0 {
 		floor = min(floor, s.open.first)

@@ -76,6 +76,16 @@ func (s *State) FirstSeq() uint64 { return s.released() + 1 }
 // Released is the newest batch that was let go, 0 when none was.
 func (s *State) Released() uint64 { return s.released() }
 
+// Needed is the first index that anything but batches up to seq needs: Floor, were they released. Parked
+// records that were not copied are needed, wherever they lie.
+func (s *State) Needed(seq uint64) uint64 {
+	needed := s.floorFrom(seq)
+	for i := range s.parked.refs {
+		needed = min(needed, s.parked.refs[i].Indexes[0])
+	}
+	return needed
+}
+
 // Batch describes a batch that was cut and not released.
 func (s *State) Batch(seq uint64) (record.BatchInfo, bool) {
 	b := s.batch(seq)
