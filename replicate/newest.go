@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // Newest says which snapshot a lane's log may begin after.
@@ -26,12 +25,8 @@ func NewestSnapshot(dir string) (Newest, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Newest{}, err
 	}
-	var newest Newest
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), snapshotSuffix) {
-			continue
-		}
-		info, err := readSnapshot(filepath.Join(dir, e.Name()))
+	for _, name := range newestFirst(entries) {
+		info, err := readSnapshot(filepath.Join(dir, name))
 		var bad *SnapshotError
 		switch {
 		case errors.As(err, &bad) && !bad.Newer:
@@ -39,9 +34,7 @@ func NewestSnapshot(dir string) (Newest, error) {
 		case err != nil:
 			return Newest{}, err
 		}
-		if m := info.meta; m.Index > newest.Index || m.Index == newest.Index && m.Term > newest.Term {
-			newest = Newest{Index: m.Index, Term: m.Term, TakenHere: info.takenHere}
-		}
+		return Newest{Index: info.meta.Index, Term: info.meta.Term, TakenHere: info.takenHere}, nil
 	}
-	return newest, nil
+	return Newest{}, nil
 }

@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -156,5 +157,45 @@ func TestAStartReadsEachCommandOnce(t *testing.T) {
 	}
 	if commands < 20 {
 		t.Errorf("only %d commands: this shows nothing", commands)
+	}
+}
+
+// TestAStartVerifiesTheNewestSnapshotOnly: of 18 states that are kept a start reads one. An older one is
+// verified when it is used: given out, or in the place of a newest one that is damaged.
+func TestAStartVerifiesTheNewestSnapshotOnly(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestSnapshots(t, dir)
+	for index := uint64(1); index <= 4; index++ {
+		writeSnapshot(t, s, index*10, "state", true)
+	}
+	rot := func(i int) string {
+		t.Helper()
+		path := s.list[i].path
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)-snapshotTrailer-1] ^= 1
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	rot(1)
+	opened := openTestSnapshots(t, dir)
+	if len(opened.list) != 4 || len(opened.damaged) != 0 {
+		t.Errorf("%d snapshots and %d damaged", len(opened.list), len(opened.damaged))
+	}
+	var bad *SnapshotError
+	if _, _, err := opened.Open(opened.list[1].meta.ID); !errors.As(err, &bad) {
+		t.Errorf("a damaged snapshot was given out: %v", err)
+	}
+	rot(0)
+	opened = openTestSnapshots(t, dir)
+	if newest, _ := opened.newest(); newest.meta.Index != 20 || len(opened.damaged) != 2 {
+		t.Errorf("newest whole is %d, %d damaged", newest.meta.Index, len(opened.damaged))
+	}
+	if point, err := NewestSnapshot(dir); err != nil || point.Index != 20 {
+		t.Errorf("newest is %+v, %v", point, err)
 	}
 }

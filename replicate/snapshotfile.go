@@ -73,7 +73,13 @@ func appendSnapshotHeader(dst []byte, meta *raft.SnapshotMeta, takenHere bool) [
 }
 
 // readSnapshot reads a file's header and verifies all of it.
-func readSnapshot(path string) (*snapshotInfo, error) {
+func readSnapshot(path string) (*snapshotInfo, error) { return readSnapshotFile(path, true) }
+
+// readSnapshotHead reads a file's header and holds its size and name against it. What the file holds
+// is not verified, and the configuration not told.
+func readSnapshotHead(path string) (*snapshotInfo, error) { return readSnapshotFile(path, false) }
+
+func readSnapshotFile(path string, whole bool) (*snapshotInfo, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -108,24 +114,12 @@ func readSnapshot(path string) (*snapshotInfo, error) {
 	if confLen > maxConfiguration || dataLen < 0 {
 		return bad("it is cut short")
 	}
-	sum := crc32.New(castagnoli)
-	sum.Write(fixed)
-	conf := make([]byte, confLen)
-	if _, err := io.ReadFull(io.TeeReader(f, sum), conf); err != nil {
-		return nil, err
-	}
-	if _, err := io.CopyN(sum, f, dataLen+8); err != nil {
-		return nil, err
-	}
 	trailer := make([]byte, snapshotTrailer)
 	if _, err := f.ReadAt(trailer, size-int64(snapshotTrailer)); err != nil {
 		return nil, err
 	}
 	if got := binary.LittleEndian.Uint64(trailer); got != uint64(dataLen) {
 		return bad("it says that it holds %d bytes, and has %d", got, dataLen)
-	}
-	if got := binary.LittleEndian.Uint32(trailer[8:]); got != sum.Sum32() {
-		return bad("its checksum is wrong")
 	}
 	info := &snapshotInfo{path: path, takenHere: fields[1]&flagTakenHere != 0, dataAt: dataAt}
 	info.meta = raft.SnapshotMeta{
@@ -135,13 +129,36 @@ func readSnapshot(path string) (*snapshotInfo, error) {
 		ConfigurationIndex: binary.LittleEndian.Uint64(fields[18:]),
 		Size:               dataLen,
 	}
-	// The checksum was right, so the library's decoder, which panics, is safe.
-	info.meta.Configuration = raft.DecodeConfiguration(conf)
 	info.meta.ID = snapshotID(info.meta.Term, info.meta.Index)
+	if whole {
+		conf, sum, err := checksum(f, fixed, confLen, dataLen+8)
+		if err != nil {
+			return nil, err
+		}
+		if binary.LittleEndian.Uint32(trailer[8:]) != sum {
+			return bad("its checksum is wrong")
+		}
+		// The checksum was right, so the library's decoder, which panics, is safe.
+		info.meta.Configuration = raft.DecodeConfiguration(conf)
+	}
 	if want := info.meta.ID + snapshotSuffix; filepath.Base(path) != want {
 		return bad("it holds %s", want)
 	}
 	return info, nil
+}
+
+// checksum reads what follows the fixed fields: the configuration, which it returns, and rest bytes.
+func checksum(r io.Reader, fixed []byte, confLen, rest int64) (conf []byte, sum uint32, err error) {
+	h := crc32.New(castagnoli)
+	h.Write(fixed)
+	conf = make([]byte, confLen)
+	if _, err := io.ReadFull(io.TeeReader(r, h), conf); err != nil {
+		return nil, 0, err
+	}
+	if _, err := io.CopyN(h, r, rest); err != nil {
+		return nil, 0, err
+	}
+	return conf, h.Sum32(), nil
 }
 
 // snapshotSink writes a snapshot under a temporary name. It implements

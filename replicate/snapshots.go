@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -52,8 +53,9 @@ type snapshotStore struct {
 	installs uint64
 }
 
-// openSnapshots removes what a crash left half-written, and verifies the rest.
-// A damaged file is put aside under another name.
+// openSnapshots removes what a crash left half-written, and takes up the rest: verified are the newest and
+// those that are found damaged before a whole one is. The others, which nobody may need again, are when
+// they are opened; so a start reads one state and not as many as are kept.
 func openSnapshots(dir string, logger *slog.Logger) (*snapshotStore, error) {
 	s := &snapshotStore{dir: filepath.Join(dir, snapshotDir), logger: logger}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -67,14 +69,14 @@ func openSnapshots(dir string, logger *slog.Logger) (*snapshotStore, error) {
 		return nil, fmt.Errorf("opening snapshots: %w", err)
 	}
 	for _, e := range entries {
-		path := filepath.Join(s.dir, e.Name())
-		switch {
-		case strings.HasSuffix(e.Name(), tempSuffix):
-			err = os.Remove(path)
-		case strings.HasSuffix(e.Name(), snapshotSuffix):
-			err = s.load(path)
+		if strings.HasSuffix(e.Name(), tempSuffix) {
+			if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil {
+				return nil, fmt.Errorf("opening snapshots: %w", err)
+			}
 		}
-		if err != nil {
+	}
+	for _, name := range newestFirst(entries) {
+		if err := s.load(filepath.Join(s.dir, name)); err != nil {
 			return nil, fmt.Errorf("opening snapshots: %w", err)
 		}
 	}
@@ -82,12 +84,43 @@ func openSnapshots(dir string, logger *slog.Logger) (*snapshotStore, error) {
 	return s, nil
 }
 
-// load takes up one file, or remembers that it is damaged.
+// newestFirst gives the names of snapshots, sorted by what they say; those that say nothing come last.
+func newestFirst(entries []fs.DirEntry) []string {
+	type named struct {
+		index, term uint64
+		name        string
+	}
+	var all []named
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), snapshotSuffix) {
+			continue
+		}
+		n := named{name: e.Name()}
+		if got, _ := fmt.Sscanf(n.name, "%d-%d"+snapshotSuffix, &n.term, &n.index); got != 2 {
+			n.term, n.index = 0, 0
+		}
+		all = append(all, n)
+	}
+	slices.SortStableFunc(all, func(a, b named) int {
+		return cmp.Or(cmp.Compare(b.index, a.index), cmp.Compare(b.term, a.term))
+	})
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].name
+	}
+	return names
+}
+
+// load takes up one file, or remembers that it is damaged. The first that is taken up is verified.
 func (s *snapshotStore) load(path string) error {
-	info, err := readSnapshot(path)
+	read := readSnapshotHead
+	if len(s.list) == 0 {
+		read = readSnapshot
+	}
+	info, err := read(path)
 	var bad *SnapshotError
 	if errors.As(err, &bad) && !bad.Newer {
-		s.damaged = append([]*SnapshotError{bad}, s.damaged...)
+		s.damaged = append(s.damaged, bad)
 		return nil
 	}
 	if err != nil {
