@@ -200,6 +200,33 @@ compression = "none"`
 	o.judge()
 }
 
+// With an interval of hours a log that is full of what is open does not wait for the boundary.
+func TestAFullLogIsCutBeforeItsBoundary(t *testing.T) {
+	b := newBroker(t, sharedKafka(t))
+	topic := b.topic("t", 2)
+	s := b.settings(topic)
+	s.wal = `maxBytes = "64MiB"
+compression = "none"`
+	s.batch = `interval = "24h"`
+	g := newGateway(t, s)
+	g.up()
+	o := newOracle(g, b, topic)
+	o.pruned = true
+	p := b.producer(topic, 48)
+	p.send(t.Context(), 3000, heavy) // some 150 MB
+	o.truth.update()
+	o.caughtUp(time.Minute) // only a cut makes room for all of it
+	g.kill9()
+	g.settings.batch = "" // what is open now need not wait for tomorrow
+	g.configure()
+	g.up()
+	o.delivered(time.Minute)
+	o.acknowledged(p)
+	t.Logf("%d batches", len(o.shelf.books))
+	g.stop()
+	o.judge()
+}
+
 // heavy makes records of some 50 KB, half of which compress.
 func heavy(random *rand.Rand) *kgo.Record { return &kgo.Record{Value: data(random, 50_000)} }
 
@@ -266,6 +293,9 @@ func TestADiskFilledByOthers(t *testing.T) {
 	}
 	cancel()
 	wait()
+	// What it lost of what was acknowledged it could not read again.
+	o.truth.update()
+	b.deleteBelow(b.committed(g.settings.group))
 	// A start on the full disk: either it says that the disk is full and ends,
 	// or it runs by its reserve and holds the intake.
 	g.start()
@@ -290,6 +320,9 @@ func TestADiskFilledByOthers(t *testing.T) {
 	o.acknowledged(p)
 	g.stop()
 	o.judge()
+	if out, errs, code := g.command("wal", "verify", "--data-dir", g.dataDir()); code != 0 {
+		t.Errorf("wal verify exits %d:\n%s%s", code, out, errs)
+	}
 }
 
 // A first start on a disk with no room says so, in words.
