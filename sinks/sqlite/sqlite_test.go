@@ -439,7 +439,9 @@ table: "sqlite_t": names that begin with forebay_ and sqlite_ are taken
 key[0]: "pgae" is no column of the mapping: there are page, score, tag
 types.page: "VARCHAR": want INTEGER, REAL, TEXT, BLOB or ANY
 update.sum: "sum" is no column of the mapping: there are page, score, tag
-update.sum: "1;": want one expression`
+update.sum: "1;": want one expression
+update.score: "score + excluded.scroe": no such column: excluded.scroe
+update.tag: "nofn(tag)": no such function: nofn`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
