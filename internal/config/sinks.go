@@ -100,7 +100,7 @@ func validateSink(key, sinkName string, sink *Sink, s *source) {
 
 func validateFile(key string, sink *Sink, s *source) {
 	f := sink.File
-	required(s, key+".dir", f.Dir, `"/var/lib/forebay/pages"`)
+	required(s, key+".dir", f.Dir, `"/var/lib/forebay-out/pages"`)
 	oneOf(s, key+".format", f.Format, "jsonl", "csv", "raw")
 	oneOf(s, key+".compression", f.Compression, "none", "gzip", "zstd")
 	oneOf(s, key+".encoding", f.Encoding, "base64", "utf8", "json")
@@ -111,7 +111,7 @@ func validateFile(key string, sink *Sink, s *source) {
 
 func validateSQLite(key string, sink *Sink, s *source) {
 	q := sink.SQLite
-	required(s, key+".path", q.Path, `"/var/lib/forebay/pages.db"`)
+	required(s, key+".path", q.Path, `"/var/lib/forebay-out/pages.db"`)
 	required(s, key+".table", q.Table, `"pages"`)
 	oneOf(s, key+".mode", q.Mode, "insert", "upsert", "accumulate")
 	if (q.Mode == "upsert" || q.Mode == "accumulate") && len(q.Key) == 0 {

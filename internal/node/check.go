@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -45,6 +47,7 @@ func check(f *config.File, known error) (*config.File, error) {
 		destinations := map[string]string{}
 		for _, name := range slices.Sorted(maps.Keys(f.Sinks)) {
 			checkSink(name, f.Sinks[name], destinations, report)
+			checkPlace(name, f.Sinks[name], f.Node.DataDir, report)
 		}
 	})
 	if err != nil {
@@ -72,6 +75,27 @@ func checkSink(name string, c config.Sink, destinations map[string]string, repor
 		report(key+map[string]string{"file": ".dir", "sqlite": ".path"}[c.Kind()], "writes to the same place as sinks.%s (%s): give each sink a destination of its own", other, destination)
 	}
 	destinations[destination] = name
+}
+
+// checkPlace refuses a destination inside the data directory: what is written there
+// would stand in the way of the log, and whoever takes a sink's files away take the log's.
+func checkPlace(name string, c config.Sink, dataDir string, report config.Report) {
+	key, path := "", ""
+	switch {
+	case c.File != nil:
+		key, path = "file.dir", c.File.Dir
+	case c.SQLite != nil:
+		key, path = "sqlite.path", c.SQLite.Path
+	}
+	if path == "" || dataDir == "" {
+		return
+	}
+	place, err1 := filepath.Abs(path)
+	data, err2 := filepath.Abs(dataDir)
+	within, err3 := filepath.Rel(data, place)
+	if errors.Join(err1, err2, err3) == nil && filepath.IsLocal(within) {
+		report("sinks."+name+"."+key, "lies in node.dataDir (%s), where nothing but the log may be: give it a place outside", data)
+	}
 }
 
 // checkSettings gives the destination, "" where the settings do not say it, and
