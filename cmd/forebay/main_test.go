@@ -45,7 +45,14 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	code := 0
-	err = ts.Exec(args[1], args[2:]...)
+	command := args[1:]
+	if command[0] == "locked" { // exits CODE locked DIR COMMAND...: while somebody has the log in DIR
+		held, err := wal.Hold(ts.MkAbs(command[1]), -1)
+		ts.Check(err)
+		defer func() { _ = held.Close() }()
+		command = command[2:]
+	}
+	err = ts.Exec(command[0], command[1:]...)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		code = exit.ExitCode()
@@ -57,17 +64,21 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// fixture makes a data directory with a small log: fixture DIR [torn|damaged|missing].
+// fixture makes a data directory with a small log: fixture DIR [torn|damaged|missing|first|other].
 func fixture(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: fixture DIR [torn|damaged|missing]")
+		ts.Fatalf("usage: fixture DIR [torn|damaged|missing|first|other]")
 	}
 	lane := filepath.Join(ts.MkAbs(args[0]), "lanes", "0")
-	ts.Check(writeLog(lane))
+	id := state.LogID{1, 2, 3}
+	if len(args) > 1 && args[1] == "other" {
+		id[0] = 9
+	}
+	ts.Check(writeLog(lane, id))
 	segments, err := filepath.Glob(filepath.Join(lane, "log", "*"))
 	ts.Check(err)
 	switch strings.Join(args[1:], " ") {
-	case "":
+	case "", "other":
 	case "torn": // the beginning of a frame that was never synced
 		f, err := os.OpenFile(segments[len(segments)-1], os.O_APPEND|os.O_WRONLY, 0)
 		ts.Check(err)
@@ -78,6 +89,11 @@ func fixture(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		text[len(text)/2] ^= 4
 		ts.Check(os.WriteFile(segments[0], text, 0o600))
+	case "first": // one flipped bit in the first entry
+		text, err := os.ReadFile(segments[0])
+		ts.Check(err)
+		text[70] ^= 4
+		ts.Check(os.WriteFile(segments[0], text, 0o600))
 	case "missing":
 		ts.Check(os.Remove(segments[1]))
 	default:
@@ -86,7 +102,7 @@ func fixture(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // writeLog writes a log in which every kind of entry is the same each time.
-func writeLog(dir string) error {
+func writeLog(dir string, logID state.LogID) error {
 	log, err := wal.Open(wal.Config{Dir: dir, SegmentSize: 4 << 10})
 	if err != nil {
 		return err
@@ -110,7 +126,7 @@ func writeLog(dir string) error {
 	}
 	seal := func(r *record.Run) []byte { return record.NewSealer(record.None).Seal([]*record.Run{r}) }
 	entries := [][]byte{
-		state.Encode(state.Form{LogID: state.LogID{1, 2, 3}, Gateway: "forebay", Lanes: 1, Node: "n1", At: at}),
+		state.Encode(state.Form{LogID: logID, Gateway: "forebay", Lanes: 1, Node: "n1", At: at}),
 		state.Encode(state.Begin{Term: 2, Node: "n1", At: at}),
 		state.Encode(state.SinkAdd{Name: "pages", Destination: "file:/pages", At: at}),
 		state.Encode(state.Bases{Bases: []record.Base{{Topic: "clicks", TopicID: id, Partition: 2, Next: 100}}, At: at}),
