@@ -13,10 +13,20 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestImportOfAnyDamage hurts a log and puts in again what an export of a copy has: it is then byte for byte what it was.
+// TestToolsOnALane tries the commands on the log of a lane that has run.
+func TestToolsOnALane(t *testing.T) {
+	data, contents := fixtureLane(t)
+	t.Run("cat gives exactly the batch", func(t *testing.T) { testCatOfBatches(t, data, contents) })
+	t.Run("every command on any damage", func(t *testing.T) { testEveryCommand(t, data, contents) })
+	t.Run("import mends any damage", func(t *testing.T) { testImport(t, data) })
+	t.Run("repair of any damage", func(t *testing.T) { testRepair(t, data, contents) })
+	t.Run("beside a running lane", func(t *testing.T) { testBesideARunningLane(t, copyData(t, data)) })
+}
+
+// testImport hurts a log and puts in again what an export of a copy has: it is then byte for byte what it was.
 // What an import cannot mend it leaves as it is.
-func TestImportOfAnyDamage(t *testing.T) {
-	data, _ := fixtureLane(t)
+func testImport(t *testing.T, data string) {
+	t.Helper()
 	export := filepath.Join(t.TempDir(), "all.fbx")
 	if code, _, say := forebay(t, "", "wal", "export", "--data-dir", data, export); code != exitOK {
 		t.Fatalf("export: %d %s", code, say)
@@ -62,9 +72,9 @@ func entriesOfLog(t *testing.T, data string) string {
 	return out
 }
 
-// TestEveryCommandOnAnyDamage: none of those that look changes anything, ends well where it should not, or goes on without a word.
-func TestEveryCommandOnAnyDamage(t *testing.T) {
-	data, contents := fixtureLane(t)
+// testEveryCommand: none of those that look changes anything, ends well where it should not, or goes on without a word.
+func testEveryCommand(t *testing.T, data string, contents map[uint64][]string) {
+	t.Helper()
 	for _, h := range hurts() {
 		t.Run(h.name, func(t *testing.T) {
 			hurt := copyData(t, data)
@@ -130,9 +140,9 @@ func namesIn(t *testing.T, out string) []string {
 	return names
 }
 
-// TestCatGivesExactlyTheBatch: what wal cat --batch prints is what sinks get, of each batch that is kept.
-func TestCatGivesExactlyTheBatch(t *testing.T) {
-	data, contents := fixtureLane(t)
+// testCatOfBatches: what wal cat --batch prints is what sinks get, of each batch that is kept.
+func testCatOfBatches(t *testing.T, data string, contents map[uint64][]string) {
+	t.Helper()
 	for seq, want := range contents {
 		code, out, say := forebay(t, "", "wal", "cat", "--data-dir", data, "--batch", fmt.Sprintf("0-%d", seq))
 		if code != exitOK {
@@ -144,9 +154,9 @@ func TestCatGivesExactlyTheBatch(t *testing.T) {
 	}
 }
 
-// TestVerifyBesideARunningLane: it finds nothing wrong, takes nothing away, and repair keeps out.
-func TestVerifyBesideARunningLane(t *testing.T) {
-	data, _ := fixtureLane(t)
+// testBesideARunningLane: verify finds nothing wrong, takes nothing away, and repair keeps out.
+func testBesideARunningLane(t *testing.T, data string) {
+	t.Helper()
 	l := startLane(t, data)
 	done := make(chan struct{})
 	go func() {
