@@ -244,7 +244,7 @@ func (l *Log) publish(plan []pending, file *handle, logs []*raft.Log) {
 	for i := range plan {
 		p := &plan[i]
 		if i > 0 {
-			l.active = &segment{id: l.newID(), first: p.first, last: p.last}
+			l.active = &segment{id: l.newID(), first: p.first, last: p.last, before: l.active.before + l.active.size}
 			l.segs = append(l.segs, l.active)
 		}
 		t := l.active

@@ -70,6 +70,7 @@ type segment struct {
 	id          uint64 // of these very bytes: a segment that was cut is another one
 	first, last uint64 // last is first-1 while it is empty
 	size        int64
+	before      int64 // bytes of all segments that lay before it since the log was opened
 	// Only for the last segment:
 	file    *handle
 	offsets []uint32 // of its entries' length prefixes
@@ -203,22 +204,19 @@ func (l *Log) Bytes() int64 { return l.bytes.Load() }
 func (l *Log) BytesBefore(index uint64) int64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	var sum int64
-	for _, s := range l.segs {
-		if index <= s.first {
-			break
-		}
-		if index > s.last {
-			sum += s.size
-			continue
-		}
-		if at := index - s.first; at < uint64(len(s.offsets)) {
-			sum += int64(s.offsets[at])
-		} else {
-			sum += int64(float64(s.size) * float64(at) / float64(s.last-s.first+1))
-		}
+	s := l.findSegment(index)
+	if s == nil {
+		return 0
 	}
-	return sum
+	sum := s.before - l.segs[0].before
+	at := index - s.first
+	switch {
+	case index > s.last:
+		return sum + s.size
+	case at < uint64(len(s.offsets)):
+		return sum + int64(s.offsets[at])
+	}
+	return sum + int64(float64(s.size)*float64(at)/float64(s.last-s.first+1))
 }
 
 // BytesSince is about how many bytes on disk hold entry index and later ones.

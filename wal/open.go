@@ -236,9 +236,10 @@ func (l *Log) adopt(s *survey, f *findings) error {
 		offsets: f.tail.offsets, chain: f.tail.chain, lastCRC: f.tail.lastCRC,
 	}
 	for _, sl := range f.seals {
-		l.segs = append(l.segs, &segment{id: l.newID(), first: sl.first, last: sl.last, size: sl.size})
+		l.segs = append(l.segs, &segment{id: l.newID(), first: sl.first, last: sl.last, size: sl.size, before: l.bytes.Load()})
 		l.bytes.Add(sl.size)
 	}
+	tail.before = l.bytes.Load()
 	l.segs, l.active = append(l.segs, tail), tail
 	l.bytes.Add(tail.size)
 	l.first, l.last = s.charter.first, tail.last

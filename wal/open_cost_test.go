@@ -114,3 +114,59 @@ func TestOpenDoesNotGrowWithTheLog(t *testing.T) {
 		t.Errorf("nothing was counted: %v", short)
 	}
 }
+
+// TestBytesBeforeIsTheSumOfSizes: what each segment knows of those before it stays right
+// whatever the log goes through.
+func TestBytesBeforeIsTheSumOfSizes(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	cfg.Files = quickFiles{}
+	l := mustOpen(t, cfg)
+	check := func(after string) {
+		t.Helper()
+		l.mu.RLock()
+		segs := l.segs
+		l.mu.RUnlock()
+		var sum int64
+		for _, s := range segs {
+			if got := l.BytesBefore(s.first); got != sum {
+				t.Fatalf("after %s %d bytes lie before entry %d, want %d", after, got, s.first, sum)
+			}
+			sum += s.size
+		}
+		if got := l.BytesBefore(l.last + 1000); got != sum || sum != l.Bytes() {
+			t.Fatalf("after %s all is %d bytes, want %d and %d", after, got, sum, l.Bytes())
+		}
+		if got := l.BytesBefore(1); got != 0 {
+			t.Fatalf("after %s %d bytes lie before the first entry", after, got)
+		}
+	}
+	check("making it")
+	fill(t, l, 1, 200, 1, 300)
+	check("appending")
+	l.SetFloor(100)
+	if err := l.DeleteRange(1, 99); err != nil {
+		t.Fatal(err)
+	}
+	waitTrim(t, l)
+	check("a trim")
+	l.SetApplied(120)
+	if err := l.DeleteRange(150, 200); err != nil {
+		t.Fatal(err)
+	}
+	check("a cut")
+	fill(t, l, 150, 260, 2, 300)
+	check("going on")
+	mustClose(t, l)
+	cfg.SnapshotIndex, cfg.SnapshotTerm = 240, 2
+	l = mustOpen(t, cfg)
+	check("opening")
+	fill(t, l, 261, 300, 2, 300)
+	check("going on after opening")
+	l.Installed(400, 3)
+	if err := l.DeleteRange(1, 300); err != nil {
+		t.Fatal(err)
+	}
+	check("emptying")
+	fill(t, l, 401, 440, 3, 300)
+	check("beginning anew")
+}

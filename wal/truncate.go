@@ -210,7 +210,7 @@ func (l *Log) cutFiles(last uint64, at int, end *pending) error {
 	l.active.file = nil
 	l.active = kept
 	l.segs = l.segs[: at+1 : at+1]
-	*kept = segment{id: l.newID(), first: end.first, last: end.last, size: end.size}
+	*kept = segment{id: l.newID(), first: end.first, last: end.last, size: end.size, before: kept.before}
 	l.last, l.first = last, min(l.first, last+1)
 	l.gen++
 	l.mu.Unlock()
