@@ -122,7 +122,11 @@ func (s *stableStore) claim(own owner) error {
 
 // Set implements raft.StableStore.
 func (s *stableStore) Set(key, val []byte) error {
-	return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(raftBucket).Put(key, val) })
+	err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(raftBucket).Put(key, val) })
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", s.db.Path(), err) // bbolt does not say which file
+	}
+	return nil
 }
 
 // Get implements raft.StableStore: nil when there is no such key.

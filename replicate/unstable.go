@@ -42,6 +42,6 @@ func (s raftStable) must(err error) error {
 // unstable ends the node because its term or vote cannot be kept.
 func (l *Lane) unstable(err error) {
 	l.lost.Do(func() {
-		l.cfg.Lost(fmt.Errorf("the lane's term or vote cannot be written to %s in %s: %w; see to the disk and start the node again", stableName, l.cfg.Dir, err))
+		l.cfg.Lost(fmt.Errorf("the lane's term or vote cannot be kept: %w; see to the disk and start the node again", err))
 	})
 }
