@@ -33,7 +33,7 @@ const (
 type workload func(dir string, seed uint64, w *claims) error
 
 func TestMain(m *testing.M) {
-	all := map[string]workload{"wal": walWorkload, "wal repair": walRepair, }
+	all := map[string]workload{"wal": walWorkload, "wal repair": walRepair, "lane": laneWorkload, "lane damage": laneDamage}
 	if name := os.Getenv(workloadEnv); name != "" {
 		if err := child(all[name]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -85,9 +85,9 @@ func start(t *testing.T, work, dir string, seed uint64, env ...string) *exec.Cmd
 	return cmd
 }
 
-// record has a child work in a file system that begins with what is in backing, and
+// recording has a child work in a file system that begins with what is in backing, and
 // returns what it did there.
-func record(t *testing.T, work, backing string, seed uint64, env ...string) *faultfs.Trace {
+func recording(t *testing.T, work, backing string, seed uint64, env ...string) *faultfs.Trace {
 	t.Helper()
 	fs, err := faultfs.Mount(backing, t.TempDir())
 	if err != nil {
@@ -156,7 +156,6 @@ type trial struct {
 	state faultfs.State
 	event string // the last operation before the cut
 	phase string
-	dir   string // where the state was written
 	judge func(dir string) error
 }
 
@@ -182,12 +181,7 @@ const maxFailures = 5
 
 func newBench(t *testing.T, workers int) *bench {
 	t.Helper()
-	root := t.TempDir()
-	if dir, err := os.MkdirTemp("/dev/shm", "forebay-torture-"); err == nil {
-		root = dir // syncs cost nothing there
-		t.Cleanup(func() { os.RemoveAll(dir) })
-	}
-	b := &bench{t: t, root: root, trials: make(chan trial, workers), seen: map[uint64]bool{}, phases: map[string]int{}}
+	b := &bench{t: t, root: memoryDir(t), trials: make(chan trial, workers), seen: map[uint64]bool{}, phases: map[string]int{}}
 	for range workers {
 		b.wg.Go(func() {
 			for tr := range b.trials {
@@ -197,6 +191,15 @@ func newBench(t *testing.T, workers int) *bench {
 		})
 	}
 	return b
+}
+
+// memoryDir is a directory where syncs cost nothing, if there is one.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	if _, err := os.Stat("/dev/shm"); err == nil {
+		t.Setenv("TMPDIR", "/dev/shm")
+	}
+	return t.TempDir()
 }
 
 // add queues a trial, if its state was not tried under the same claim.
@@ -258,33 +261,57 @@ func (b *bench) finish(what string) {
 	}
 }
 
-// replay makes crash states of a recording until deadline or until all passes are done. A claim of the
-// child is taken by claimed; trials come from judged, which binds them to the claim of the moment.
-func (b *bench) replay(trace *faultfs.Trace, deadline time.Time, claimed func(mark string) error, judged func() (phase string, claim uint64, judge func(dir string) error)) {
+// witness follows the claims of a recording.
+type witness interface {
+	// begin goes back to the beginning.
+	begin()
+	// claim takes one claim of the child.
+	claim(mark string) error
+	// now gives what a state of this moment is held against: in words, as a number that differs
+	// where the claims differ, and as the judgement.
+	now() (phase string, claim uint64, judge func(dir string) error)
+}
+
+// strides is in how many rounds the operations are first gone through, so that a
+// short time still reaches the end of a recording.
+const strides = 7
+
+// replay makes crash states of a recording until deadline or until all passes are done:
+// first each operation with little, then with more.
+func (b *bench) replay(trace *faultfs.Trace, deadline time.Time, w witness) {
 	rng := rand.New(rand.NewPCG(b.seed, 7))
-	// First each operation with little, then with more.
-	for _, most := range []int{2, 12, 40} {
-		r := trace.Replay()
-		for !b.over(deadline) {
-			e, ok, err := r.Next()
+	for round := range strides {
+		b.pass(trace, deadline, w, rng, 2, func(at int) bool { return at%strides == round })
+	}
+	for _, most := range []int{12, 40} {
+		b.pass(trace, deadline, w, rng, most, func(int) bool { return true })
+	}
+}
+
+func (b *bench) pass(trace *faultfs.Trace, deadline time.Time, w witness, rng *rand.Rand, most int, here func(at int) bool) {
+	w.begin()
+	for r := trace.Replay(); !b.over(deadline); {
+		e, ok, err := r.Next()
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if !ok {
+			return
+		}
+		if e.Op == 0 {
+			if err := w.claim(e.Mark); err != nil {
+				b.t.Fatalf("claim %q: %v", e.Mark, err)
+			}
+		}
+		if !here(r.At()) {
+			continue
+		}
+		phase, claim, judge := w.now()
+		for s, err := range r.States(rng, most) {
 			if err != nil {
 				b.t.Fatal(err)
 			}
-			if !ok {
-				break
-			}
-			if e.Op == 0 {
-				if err := claimed(e.Mark); err != nil {
-					b.t.Fatalf("claim %q: %v", e.Mark, err)
-				}
-			}
-			phase, claim, judge := judged()
-			for s, err := range r.States(rng, most) {
-				if err != nil {
-					b.t.Fatal(err)
-				}
-				b.add(trial{state: s, event: fmt.Sprintf("operation %d, %v", r.At(), e), phase: phase, judge: judge}, claim)
-			}
+			b.add(trial{state: s, event: fmt.Sprintf("operation %d, %v", r.At(), e), phase: phase, judge: judge}, claim)
 		}
 	}
 }

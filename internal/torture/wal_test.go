@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"hash/maphash"
 	"os"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
 
-	"forebay/internal/faultfs"
 	"forebay/wal"
 )
 
@@ -24,20 +22,20 @@ func TestCrashPointsOfTheLog(t *testing.T) {
 	needsE2E(t)
 	deadline := time.Now().Add(budget(t, 35))
 	b := newBench(t, 3)
-	torn := &tornStates{}
+	torn, seed := &tornStates{}, maphash.MakeSeed()
 	round := budget(t, 35) / 8
 	for b.seed = firstSeed(t); !b.over(deadline); b.seed++ {
 		until := time.Now().Add(round)
-		trace := record(t, "wal", t.TempDir(), b.seed)
-		replayWAL(b, trace, until, walClaim{First: 1}, torn)
+		trace := recording(t, "wal", t.TempDir(), b.seed)
+		b.replay(trace, until, &walWitness{first: walClaim{Phase: "open", First: 1}, torn: torn, seed: seed})
 		b.wait()
 		for _, s := range torn.take() {
 			c, err := json.Marshal(s.claim)
 			if err != nil {
 				t.Fatal(err)
 			}
-			trace := record(t, "wal repair", s.dir, b.seed, claimEnv+"="+string(c))
-			replayWAL(b, trace, time.Now().Add(round/4), s.claim, nil)
+			trace := recording(t, "wal repair", s.dir, b.seed, claimEnv+"="+string(c))
+			b.replay(trace, time.Now().Add(round/4), &walWitness{first: s.claim, seed: seed})
 			b.wait()
 		}
 	}
@@ -49,23 +47,26 @@ func TestCrashPointsOfTheLog(t *testing.T) {
 	}
 }
 
-// replayWAL makes crash states of a log, beginning with a claim. Those with a torn tail go to torn.
-func replayWAL(b *bench, trace *faultfs.Trace, deadline time.Time, begin walClaim, torn *tornStates) {
-	current := begin
-	seed := maphash.MakeSeed()
-	b.replay(trace, deadline, func(mark string) error {
-		current = walClaim{}
-		return json.Unmarshal([]byte(mark), &current)
-	}, func() (string, uint64, func(string) error) {
-		c := current
-		c.Terms = slices.Clone(c.Terms)
-		phase := c.Phase
-		if torn == nil {
-			phase = "repair"
-		}
-		key := maphash.Comparable(seed, fmt.Sprintf("%+v", c))
-		return phase, key, func(dir string) error { return judgeWAL(dir, &c, torn) }
-	})
+// walWitness follows the claims of a log. Its states with a torn tail go to torn, if that is not nil.
+type walWitness struct {
+	first, current walClaim
+	torn           *tornStates
+	seed           maphash.Seed
+}
+
+func (w *walWitness) begin() { w.current = w.first }
+
+func (w *walWitness) claim(mark string) error {
+	w.current = walClaim{}
+	return json.Unmarshal([]byte(mark), &w.current)
+}
+
+func (w *walWitness) now() (string, uint64, func(string) error) {
+	c, phase := w.current, w.current.Phase
+	if w.torn == nil {
+		phase = "repair"
+	}
+	return phase, maphash.Comparable(w.seed, fmt.Sprintf("%+v", c)), func(dir string) error { return judgeWAL(dir, &c, w.torn) }
 }
 
 // judgeWAL opens a log, twice, and holds it against a claim.

@@ -1,0 +1,3 @@
+package torture
+
+func laneDamage(string, uint64, *claims) error { return nil }
