@@ -54,7 +54,7 @@ func (e *CorruptError) Error() string {
 		where += fmt.Sprintf(", entry %d", e.Index)
 	}
 	return fmt.Sprintf("log is damaged: %s: expected %s, found %s; nothing was changed: "+
-		"`forebay wal verify` lists all the damage; then restore this directory from a copy, or, if there is none, begin anew (ops/RUNBOOK.md, Starting over)",
+		"`forebay wal verify` lists all the damage, and what can be done (ops/RUNBOOK.md, The log is damaged)",
 		where, e.Expected, e.Found)
 }
 

@@ -128,8 +128,8 @@ func TestErrorTexts(t *testing.T) {
 		Expected: "an entry with checksum 00000001", Found: "checksum 00000002",
 	}).Error()
 	want := "log is damaged: /data/lanes/0/log/00000000000000000013 at byte 366, entry 14: expected an entry with checksum 00000001, " +
-		"found checksum 00000002; nothing was changed: `forebay wal verify` lists all the damage; " +
-		"then restore this directory from a copy, or, if there is none, begin anew (ops/RUNBOOK.md, Starting over)"
+		"found checksum 00000002; nothing was changed: `forebay wal verify` lists all the damage, " +
+		"and what can be done (ops/RUNBOOK.md, The log is damaged)"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
