@@ -1,8 +1,11 @@
 package config_test
 
 import (
+	"bytes"
 	"errors"
 	"flag"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,6 +90,24 @@ func TestEveryKeyIsTaken(t *testing.T) {
 		}
 	}
 	golden(t, "whole.txt", text)
+}
+
+// TestASecretNeverShows, whatever a configuration is printed with.
+func TestASecretNeverShows(t *testing.T) {
+	var c config.Config
+	c.Node.Token = "hunter2"
+	c.Receiver.Kafka.SASL = &config.SASL{Password: "hunter2"}
+	var logged bytes.Buffer
+	slog.New(slog.NewTextHandler(&logged, nil)).Info("text", "config", c, "node", c.Node, "token", c.Node.Token)
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("json", "config", c, "node", c.Node, "token", c.Node.Token)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
+		for _, value := range []any{c.Node.Token, c.Node, *c.Receiver.Kafka.SASL} {
+			fmt.Fprintf(&logged, verb+"\n", value)
+		}
+	}
+	if text := logged.String(); strings.Contains(text, "hunter2") || strings.Contains(strings.ToLower(text), "68756e74657232") {
+		t.Errorf("the secret shows in:\n%s", text)
+	}
 }
 
 // TestASecretOfTwoParts is shown in none: what stands beside a reference is secret too.

@@ -19,13 +19,16 @@ type Secret string
 
 const redacted = "[redacted]"
 
-// String hides the secret from %v and logs.
+// String hides the secret from logs.
 func (s Secret) String() string {
 	if s == "" {
 		return ""
 	}
 	return redacted
 }
+
+// Format hides the secret from every verb, %#v and a wrong one included.
+func (s Secret) Format(f fmt.State, verb rune) { fmt.Fprintf(f, fmt.FormatString(f, verb), s.String()) }
 
 // MarshalText hides the secret from encoders.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
