@@ -54,7 +54,7 @@ func TestWhatAnswersIsNoNode(t *testing.T) {
 func TestANodeThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
-		defer there.Close()
+		defer func() { _ = there.Close() }()
 		go func() { _, _ = io.Copy(io.Discard, there) }()
 		client := admin.NewClientOver("node:8420", func() (net.Conn, error) { return here, nil })
 		began := time.Now()

@@ -240,12 +240,18 @@ func (s *surface) changing(next http.HandlerFunc) http.HandlerFunc {
 				answer(w, http.StatusUnauthorized, Problem{"this needs the token: send it as \"Authorization: Bearer …\", or set FOREBAY_TOKEN for the commands"})
 				return
 			}
-		case !loopback(r.RemoteAddr) || !loopback(hostOf(r)):
+		case !loopback(r.RemoteAddr) || !loopback(hostOf(r)) || proxied(r):
 			answer(w, http.StatusForbidden, Problem{"without node.token this is only possible from the node's own machine, by its loopback address"})
 			return
 		}
 		next(w, r)
 	}
+}
+
+// proxied tells whether somebody else's request is passed on, as by a web server on
+// this machine: the connection is from here, and who asks is not.
+func proxied(r *http.Request) bool {
+	return r.Header.Get("Forwarded") != "" || r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Via") != ""
 }
 
 // hostOf is the address that the client believes it speaks to: a page of

@@ -92,6 +92,7 @@ func TestWhoMayChangeAnything(t *testing.T) {
 		{"from elsewhere without a token", "", func(r *http.Request) { r.RemoteAddr = "10.0.0.9:5000" }, http.StatusForbidden},
 		{"a page that resolves its name to loopback", "", func(r *http.Request) { r.Host = "evil.example:8420" }, http.StatusForbidden},
 		{"a page of another origin", "", func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") }, http.StatusForbidden},
+		{"through a web server on this machine", "", func(r *http.Request) { r.Header.Set("X-Forwarded-For", "10.0.0.9") }, http.StatusForbidden},
 		{"from elsewhere with the token", "s3", func(r *http.Request) {
 			r.RemoteAddr = "10.0.0.9:5000"
 			r.Header.Set("Authorization", "Bearer s3")
