@@ -292,7 +292,7 @@ func crashing(t *testing.T, dir string, stop int, change func(*Held) error) bool
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close()
+	defer func() { _ = h.Close() }()
 	err = change(h)
 	if err != nil && !errors.Is(err, errCrash) && !strings.Contains(err.Error(), errCrash.Error()) {
 		t.Fatalf("stop %d: %v", stop, err)
