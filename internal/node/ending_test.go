@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,4 +64,19 @@ func TestAStartThatIsToldToStopAtOnce(t *testing.T) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
+}
+
+// TestAFullDiskSaysWhatToDo, at the first start too.
+func TestAFullDiskSaysWhatToDo(t *testing.T) {
+	p := newPlace(t, nil, "clicks")
+	layer := &files{}
+	layer.onSync(func() error { return syscall.ENOSPC })
+	p.machine.files = layer
+	if err := p.mustFail("free some space", p.path("data")); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("the node ended with: %v", err)
+	}
+	p.machine.files = nil
+	r := p.start()
+	r.awaitLead()
+	r.stop()
 }

@@ -30,6 +30,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -130,6 +131,9 @@ func (n *Node) run(ctx context.Context) error {
 		"data_dir", c.DataDir, "config", n.config.Path(), "sinks", n.sinkList())
 	n.sayUnread()
 	err := n.unlessHung(ctx, n.build)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = fmt.Errorf("%w: free some space where node.dataDir is (%s), then start again", err, c.DataDir)
+	}
 	ran := time.Since(began).Round(time.Millisecond)
 	lastWord(func() {
 		if err != nil {
