@@ -106,6 +106,7 @@ type Hub struct {
 	mu         sync.Mutex
 	transports map[uint32]*Transport
 	handlers   map[string]Handler
+	calls      map[string]int // under way here, by who asks
 	closed     bool
 }
 
@@ -118,7 +119,7 @@ func Open(cfg Config) (*Hub, error) {
 	}
 	h := &Hub{
 		cfg: cfg, streams: newStreams(), notices: newNotices(cfg.Clock),
-		transports: map[uint32]*Transport{}, handlers: map[string]Handler{},
+		transports: map[uint32]*Transport{}, handlers: map[string]Handler{}, calls: map[string]int{},
 	}
 	h.book = newBook(cfg.Clock)
 	h.lanes.Store(cfg.Lanes)

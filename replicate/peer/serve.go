@@ -22,7 +22,7 @@ type Call struct {
 // Handler answers a kind of call. What it writes is the answer, sent as it comes: Write blocks while
 // the other side does not read, and fails when it is gone. A nil error ends the answer; an error is
 // told in words, after what was written, and so makes the answer not whole. ctx ends with the caller's
-// patience, when the caller is gone, and when the hub closes. It is called concurrently.
+// patience, when the caller is gone, and when the hub closes, which waits for the handler. It is called concurrently.
 type Handler func(ctx context.Context, call Call, answer io.Writer) error
 
 // serve answers the one call of a control stream.
@@ -77,8 +77,11 @@ func (h *Hub) serve(st *stream) {
 
 // answer runs the handler, and says how it failed.
 func (h *Hub) answer(ctx context.Context, from Identity, q request, out io.Writer) (code byte, err error) {
-	if n := h.streams.count(group{node: from.Node, purpose: forControl, inbound: true}); n > maxCalls {
-		return errorBusy, fmt.Errorf("%s already has %d calls under way on %s", from.Node, maxCalls, h.cfg.ID.Node)
+	if q.kind != helloKind { // which is short, and must not look like a node that is away
+		if !h.take(from.Node) {
+			return errorBusy, fmt.Errorf("%s already has %d calls under way on %s", from.Node, maxCalls, h.cfg.ID.Node)
+		}
+		defer h.giveBack(from.Node)
 	}
 	handle := h.handler(q.kind)
 	if handle == nil {
@@ -88,6 +91,25 @@ func (h *Hub) answer(ctx context.Context, from Identity, q request, out io.Write
 		return errorFailed, err
 	}
 	return 0, nil
+}
+
+// take counts a call of a node. False when it has too many under way.
+func (h *Hub) take(node string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.calls[node] >= maxCalls {
+		return false
+	}
+	h.calls[node]++
+	return true
+}
+
+func (h *Hub) giveBack(node string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.calls[node]--; h.calls[node] == 0 {
+		delete(h.calls, node)
+	}
 }
 
 // parts sends an answer in parts.

@@ -193,13 +193,6 @@ func (s *streams) remove(st *stream) {
 	}
 }
 
-// count tells how many streams there are of a group.
-func (s *streams) count(g group) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.open[g])
-}
-
 // total tells how many there are for a purpose and in a direction.
 func (s *streams) total(p purpose, inbound bool) int {
 	s.mu.Lock()
