@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -94,7 +93,7 @@ func TestLogOpenChild(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Printf("opened %g %g %g\n", o.seconds, o.read, o.fromDisk)
+	fmt.Printf("opened %g %g %g %g\n", o.seconds, o.read, o.fromDisk, o.peakMiB)
 }
 
 // openLog opens the lane's log alone, in a process of its own.
@@ -108,10 +107,9 @@ func (g *gateway) openLog(t *testing.T) opening {
 	}
 	var o opening
 	at := strings.Index(string(out), "opened ")
-	if _, err := fmt.Sscanf(string(out[max(at, 0):]), "opened %g %g %g", &o.seconds, &o.read, &o.fromDisk); err != nil {
+	if _, err := fmt.Sscanf(string(out[max(at, 0):]), "opened %g %g %g %g", &o.seconds, &o.read, &o.fromDisk, &o.peakMiB); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	o.peakMiB = peakMiB(process)
 	return o
 }
 
@@ -128,23 +126,19 @@ func (g *gateway) run(t *testing.T) opening {
 		t.Fatal(err)
 	}
 	_ = process.Wait() // killed
-	o.peakMiB = peakMiB(process)
 	return o
 }
 
-func peakMiB(process *exec.Cmd) float64 {
-	return float64(process.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) / 1024
-}
-
-// ioOf is what a process has read so far.
+// ioOf is what a process has read so far, and the most memory that it has had. (What wait tells
+// begins with the memory of the process that it was forked from.)
 func ioOf(t *testing.T, pid int) opening {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	field := func(name string) float64 {
-		m := regexp.MustCompile(`(?m)^` + name + `: (\d+)$`).FindSubmatch(text)
+	field := func(file, name string) float64 {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(`(?m)^` + name + `:\s+(\d+)`).FindSubmatch(text)
 		if m == nil {
 			t.Fatalf("no %s in %s", name, text)
 		}
@@ -154,7 +148,7 @@ func ioOf(t *testing.T, pid int) opening {
 		}
 		return n
 	}
-	return opening{read: field("rchar"), fromDisk: field("read_bytes")}
+	return opening{read: field("io", "rchar"), fromDisk: field("io", "read_bytes"), peakMiB: field("status", "VmHWM") / 1024}
 }
 
 // readEnd reads as many bytes from the end of the log as a cold start read, and as cold.
