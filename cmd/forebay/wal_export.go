@@ -66,7 +66,7 @@ func exportState(lane *laneLog) (*state.State, error) {
 	if err == nil {
 		return st, nil
 	}
-	if again, _ := stateOf(lane); again != nil {
+	if again, _ := stateOf(lane, nil); again != nil {
 		if _, formed := again.Identity(); formed {
 			return again, nil
 		}

@@ -62,7 +62,7 @@ func planRepair(lane *laneLog, report *wal.Report, suffix *suffix, told map[stri
 		return nil, fmt.Errorf("%w: %d nodes vote on this log, and each must hold the same: put the entries in from another node (wal export there, wal import here), or empty this node's directory and let it follow the others", errNoWay, voters)
 	}
 	p.findEnd()
-	p.known, err = stateOf(lane)
+	p.known, err = stateOf(lane, report.Runs)
 	if errors.Is(err, replicate.ErrNoBase) || p.known == nil {
 		return nil, fmt.Errorf("%w: %w: restore the snapshots, or the whole directory, from a copy; or start over with an empty data directory", errNoWay, err)
 	}
@@ -224,7 +224,7 @@ func (p *repairPlan) stateAt(first, last uint64) (*state.State, error) {
 	if last == 0 {
 		return state.New(), nil
 	}
-	return replicate.Rebuild(p.dir, first, last, resuming(p.lane.reader))
+	return replicate.Rebuild(p.dir, first, last, resuming(p.lane.reader, p.report.Runs))
 }
 
 // amend appends what makes the shorter log a sound one.
@@ -388,6 +388,6 @@ func (t termRuns) at(index uint64) uint64 {
 }
 
 // stateOf is the state of a damaged log, up to the first entry behind the newest snapshot that is not whole.
-func stateOf(lane *laneLog) (*state.State, error) {
-	return replicate.Rebuild(lane.dir, lane.first(), math.MaxUint64, resuming(lane.reader))
+func stateOf(lane *laneLog, runs []wal.Run) (*state.State, error) {
+	return replicate.Rebuild(lane.dir, lane.first(), math.MaxUint64, resuming(lane.reader, runs))
 }

@@ -105,14 +105,21 @@ func (p *program) repair(ctx context.Context, r *repair) error {
 	if err != nil {
 		return err
 	}
-	seen := newSuffix()
-	report, err := lane.reader.VerifyEntries(seen.note, func(wal.Progress) error { return ctx.Err() })
+	report, err := lane.reader.Verify(func(wal.Progress) error { return ctx.Err() })
 	if err != nil {
 		return err
 	}
 	if len(report.Damage) == 0 && len(told) == 0 {
 		_ = held.Close() // it takes the lock itself
 		return p.cutTorn(dir, report)
+	}
+	seen := newSuffix()
+	if _, err := lane.reader.VerifyEntries(func(e *wal.Entry) {
+		if within(report.Runs, e.Index, e.Index) {
+			seen.note(e)
+		}
+	}, func(wal.Progress) error { return ctx.Err() }); err != nil {
+		return err
 	}
 	plan, planErr := planRepair(lane, report, seen, told)
 	if !r.lose && len(report.Damage) > 0 {

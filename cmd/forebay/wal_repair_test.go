@@ -64,6 +64,18 @@ func hurts() []hurt {
 				}
 			}
 		}},
+		{"another log's segment", func(t *testing.T, data string, r *rand.Rand) {
+			s := segmentsOf(t, data)
+			other, _ := fixtureLane(t)
+			for _, path := range segmentsOf(t, other)[1:] {
+				for _, mine := range s[:len(s)-1] {
+					if filepath.Base(mine) == filepath.Base(path) && r.IntN(2) == 0 {
+						change(t, mine, func([]byte) []byte { b, _ := os.ReadFile(path); return b })
+						return
+					}
+				}
+			}
+		}},
 		{"no mark", func(t *testing.T, data string, _ *rand.Rand) {
 			if err := os.Remove(filepath.Join(data, "lanes", "0", "mark")); err != nil {
 				t.Fatal(err)

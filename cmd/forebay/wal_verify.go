@@ -151,7 +151,7 @@ func (v *verification) stable() {
 func (v *verification) batches(lane *laneLog, blocks blockNotes) {
 	entries := lane.entries
 	if len(v.report.Damage) > 0 {
-		entries = resuming(lane.reader)
+		entries = resuming(lane.reader, v.report.Runs)
 	}
 	st, err := replicate.Rebuild(lane.dir, lane.first(), v.Last, entries)
 	var torn *wal.Torn
@@ -237,14 +237,14 @@ func (n blockNotes) compare(l state.Layout, info record.BatchInfo, runs []wal.Ru
 		if _, skip := slices.BinarySearch(l.Skip, i); skip {
 			continue
 		}
-		b, ok := n[i]
-		if ok && b.records < 0 {
+		if !within(runs, i, i) {
+			return fmt.Sprintf("entry %d cannot be read", i)
+		}
+		b := n[i]
+		if b.records < 0 {
 			return fmt.Sprintf("entry %d is not the block that it was", i)
 		}
 		sum = blockNote{sum.records + b.records, sum.bytes + b.bytes}
-		if !ok && !within(runs, i, i) {
-			return fmt.Sprintf("entry %d cannot be read", i)
-		}
 	}
 	if sum != (blockNote{info.Records, info.Bytes}) {
 		return fmt.Sprintf("its entries %s hold %d records of %d bytes, and the state says %d of %d",

@@ -52,8 +52,9 @@ func (w *walk) fetch(index uint64) ([]byte, error) {
 }
 
 // resuming walks over the entries of a log that may be damaged in front of where it is asked to begin; it ends where
-// an entry is not whole.
-func resuming(reader *wal.Reader) replicate.Entries {
+// an entry is not whole, or not in one of the runs (nil: of all that is whole). A segment of whole entries that are not those
+// that it was finished with is in none.
+func resuming(reader *wal.Reader, runs []wal.Run) replicate.Entries {
 	return func(from uint64) iter.Seq2[*raft.Log, error] {
 		return func(yield func(*raft.Log, error) bool) {
 			next, more := from, true
@@ -61,7 +62,7 @@ func resuming(reader *wal.Reader) replicate.Entries {
 				if !more || e.Index < next {
 					return
 				}
-				if e.Index > next {
+				if e.Index > next || runs != nil && !within(runs, next, next) {
 					more = false
 					yield(nil, fmt.Errorf("entry %d is not whole", next))
 					return
