@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/tidwall/wal"
 )
 
 // TestFailStop fails each operation of an append: that group is not
@@ -95,49 +97,75 @@ func TestPartialWriteIsNotRetried(t *testing.T) {
 	}
 }
 
-// TestHungStoreIsReported: the sync hangs; the watchdog says so from a goroutine
-// of its own, and the group is not acknowledged even though the sync returns in the end.
+// TestHungStoreIsReported: an operation of a store hangs; the watchdog says so from a goroutine
+// of its own, and the group is not acknowledged even though the operation returns in the end.
 func TestHungStoreIsReported(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		hang := make(chan struct{})
-		var once sync.Once
-		armed := false
-		cfg := testConfig(t.TempDir())
-		cfg.StallTimeout = 10 * time.Second
-		reported := make(chan error, 1)
-		cfg.OnFailure = func(err error) { reported <- err }
-		cfg.Files = &hookedFiles{Files: osFiles{}, before: func(op, name string) error {
-			if armed && op == "sync" {
-				once.Do(func() { <-hang })
-			}
-			return nil
-		}}
-		l, err := Open(cfg)
-		if err != nil {
-			t.Fatal(err)
+	for name, c := range map[string]struct{ op, part string }{
+		"sync of the segment":     {"sync", segmentsDir + "/"},
+		"write of the mark":       {"write", markName},
+		"sync of the directory":   {"syncdir", segmentsDir},
+		"write to the manifest":   {"write", manifestName},
+		"the library's own write": {"library", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { hungStore(t, c.op, c.part) })
+		})
+	}
+}
+
+func hungStore(t *testing.T, op, part string) {
+	hang := make(chan struct{})
+	var once sync.Once
+	armed := false
+	before := func(got, name string) error {
+		if armed && got == op && strings.Contains(name, part) {
+			once.Do(func() { <-hang })
 		}
-		mustStore(t, l, testEntry(1, 1, 10))
-		time.Sleep(time.Hour) // virtual: an idle log does not hang
-		if l.Err() != nil {
-			t.Fatalf("an idle log was taken for hung: %v", l.Err())
-		}
-		armed = true
-		stored := make(chan error, 1)
-		began := time.Now()
-		go func() { stored <- l.StoreLog(testEntry(2, 1, 10)) }()
-		got := <-reported
-		if !errors.Is(got, ErrStalled) || time.Since(began) != cfg.StallTimeout {
-			t.Fatalf("after %v: %v", time.Since(began), got)
-		}
-		close(hang)
-		if err := <-stored; !errors.Is(err, ErrStalled) {
-			t.Fatalf("the hung store returned %v", err)
-		}
-		if last, _ := l.LastIndex(); last != 1 {
-			t.Fatalf("the hung entry is visible: last is %d", last)
-		}
-		_ = l.Close() // closing a failed log may fail
-	})
+		return nil
+	}
+	cfg := testConfig(t.TempDir())
+	cfg.StallTimeout = 10 * time.Second
+	reported := make(chan error, 1)
+	cfg.OnFailure = func(err error) { reported <- err }
+	cfg.Files = &hookedFiles{Files: osFiles{}, before: before}
+	l, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.lib = hookedLibrary{l.lib, func() { _ = before("library", "") }}
+	mustStore(t, l, testEntry(1, 1, 10))
+	time.Sleep(time.Hour) // virtual: an idle log does not hang
+	if l.Err() != nil {
+		t.Fatalf("an idle log was taken for hung: %v", l.Err())
+	}
+	armed = true
+	stored := make(chan error, 1)
+	began := time.Now()
+	// Large enough to end a segment, so that each operation is met.
+	go func() { stored <- l.StoreLogs(testEntries(2, 20, 1, 300)) }()
+	got := <-reported
+	if !errors.Is(got, ErrStalled) || time.Since(began) != cfg.StallTimeout {
+		t.Fatalf("after %v: %v", time.Since(began), got)
+	}
+	close(hang)
+	if err := <-stored; !errors.Is(err, ErrStalled) {
+		t.Fatalf("the hung store returned %v", err)
+	}
+	if last, _ := l.LastIndex(); last != 1 {
+		t.Fatalf("a hung entry is visible: last is %d", last)
+	}
+	_ = l.Close() // closing a failed log may fail
+}
+
+// hookedLibrary calls before in front of each write.
+type hookedLibrary struct {
+	library
+	before func()
+}
+
+func (h hookedLibrary) WriteBatch(b *wal.Batch) error {
+	h.before()
+	return h.library.WriteBatch(b)
 }
 
 func TestDirectoryInUse(t *testing.T) {
