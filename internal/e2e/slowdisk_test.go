@@ -47,35 +47,44 @@ func sockets(t *testing.T, pid int) int {
 // lock and exits 75; once the disk answers, it goes on.
 func TestADiskThatHangs(t *testing.T) {
 	f := newFaulty(t, 45, `stallTimeout = "2s"`)
+	for _, op := range []faultfs.Op{faultfs.OpSync, faultfs.OpWrite} {
+		f.hangs(faultfs.Rule{Path: "**/lanes/0/log/*", Op: op, Hang: true})
+	}
+	f.finish()
+}
+
+// hangs starts the gateway and lets its disk hang under load, until it is gone.
+func (f *faulty) hangs(rule faultfs.Rule) {
+	f.t.Helper()
 	f.g.up()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(f.t.Context())
 	wait := f.p.stream(ctx, 2000, mixed)
-	await(t, "some batches", 30*time.Second, func() bool { f.shelf.look(t); return len(f.shelf.books) >= 3 })
-	pid := f.g.run.cmd.Process.Pid
-	if sockets(t, pid) < 2 {
-		t.Fatalf("%d sockets", sockets(t, pid))
+	had := len(f.shelf.books)
+	await(f.t, "some batches", 30*time.Second, func() bool { f.shelf.look(f.t); return len(f.shelf.books) >= had+3 })
+	pid, logged := f.g.run.cmd.Process.Pid, len(f.g.log())
+	if n := sockets(f.t, pid); n < 2 {
+		f.t.Fatalf("%d sockets", n)
 	}
-	rule := f.inject(faultfs.Rule{Path: "**/lanes/0/log/*", Op: faultfs.OpSync, Hang: true})
-	<-rule.Hit()
+	hang := f.inject(rule)
+	<-hang.Hit()
 	at := time.Now()
-	f.g.said("has not answered within wal.stallTimeout (2s)", 10*time.Second)
-	await(t, "the sockets to be closed", 2*time.Second, func() bool { return sockets(t, pid) == 0 })
+	await(f.t, "the reason", 10*time.Second, func() bool {
+		return strings.Contains(f.g.log()[logged:], "has not answered within wal.stallTimeout (2s)")
+	})
+	await(f.t, "the sockets to be closed", 2*time.Second, func() bool { return sockets(f.t, pid) == 0 })
 	if took := time.Since(at); took > 4*time.Second {
-		t.Errorf("took %s, wal.stallTimeout is 2s", took)
+		f.t.Errorf("took %s, wal.stallTimeout is 2s", took)
 	}
-	t.Logf("sockets closed after %s", time.Since(at).Round(time.Millisecond))
-	next := newGateway(t, f.g.settings)
-	next.settings.dataDir, next.settings.files, next.settings.sinks = f.g.dataDir(), f.g.files(), ""
-	next.configure()
+	f.t.Logf("%v hangs: sockets closed after %s", rule.Op, time.Since(at).Round(time.Millisecond))
+	next := newGateway(f.t, f.g.settings)
 	next.fails(75, "in use", f.g.dataDir())
-	rule.Remove()
+	hang.Remove()
 	if code := f.g.exit(5 * time.Second); code != 1 {
-		t.Errorf("exit code %d, want 1", code)
+		f.t.Errorf("exit code %d, want 1", code)
 	}
 	cancel()
 	wait()
 	f.forget()
-	f.finish()
 }
 
 // FAULTS row 20: a disk of 5 MB/s. The intake slows down with it, keeps the lead, its place in
