@@ -125,15 +125,15 @@ func (r *readBench) turn(what reading) (read, written spent) {
 		forget(r.t, r.dir)
 	}
 	var users sync.WaitGroup
-	var stop atomic.Bool
 	var readBytes, writtenBytes atomic.Int64
 	failed := make(chan error, what.readers+1)
 	cpu, start := cpuTime(r.t), time.Now()
+	running := func() bool { return time.Since(start) < readSlice }
 	for i := range what.readers {
 		// Each reader has a stretch of its own.
 		users.Go(func() {
 			at, buf := uint64(1+i*readEntries/max(what.readers, 1)), []byte(nil)
-			for !stop.Load() {
+			for running() {
 				n, err := r.read(what.hot, &at, &buf)
 				if err != nil {
 					failed <- err
@@ -145,7 +145,7 @@ func (r *readBench) turn(what reading) (read, written spent) {
 	}
 	if what.appends {
 		users.Go(func() {
-			for !stop.Load() {
+			for running() {
 				last, err := appendEntries(r.log, r.data, r.last.Load(), readGroup, readGroup)
 				if err != nil {
 					failed <- err
@@ -156,8 +156,6 @@ func (r *readBench) turn(what reading) (read, written spent) {
 			}
 		})
 	}
-	time.Sleep(readSlice) // what is measured is what fits into it
-	stop.Store(true)
 	users.Wait()
 	wall, used := time.Since(start), cpuTime(r.t)-cpu
 	close(failed)
