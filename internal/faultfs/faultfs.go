@@ -343,13 +343,13 @@ type verdict struct {
 }
 
 // judge asks the rules, and waits as long as they say. Not under mu.
-func (f *FS) judge(op Op, bytes int64, paths []string) verdict {
+func (f *FS) judge(op Op, off, bytes int64, paths []string) verdict {
 	f.rulesMu.Lock()
 	rules := f.rules
 	f.rulesMu.Unlock()
 	v := verdict{short: -1}
 	for _, i := range rules {
-		if !i.take(op, paths) {
+		if !i.take(op, off, bytes, paths) {
 			continue
 		}
 		r := i.rule
@@ -379,9 +379,9 @@ func (f *FS) judge(op Op, bytes int64, paths []string) verdict {
 	return v
 }
 
-// do carries out one operation. at returns the paths that rules match, act does it
+// do carries out one operation, on so many bytes from off on if it reads or writes. at returns the paths that rules match, act does it
 // and returns its event; both run under mu.
-func (f *FS) do(op Op, bytes int64, at func() ([]string, error), act func(v verdict) (Event, error)) fuse.Status {
+func (f *FS) do(op Op, off, bytes int64, at func() ([]string, error), act func(v verdict) (Event, error)) fuse.Status {
 	f.mu.Lock()
 	if f.isCut {
 		f.mu.Unlock()
@@ -392,7 +392,7 @@ func (f *FS) do(op Op, bytes int64, at func() ([]string, error), act func(v verd
 	if err != nil {
 		return fuse.ToStatus(err)
 	}
-	v := f.judge(op, bytes, paths)
+	v := f.judge(op, off, bytes, paths)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if v.cut == CutBefore {

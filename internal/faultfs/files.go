@@ -101,7 +101,7 @@ func (f *FS) at(id uint64) func() ([]string, error) {
 }
 
 func (s *service) truncated(id uint64, size int64) fuse.Status {
-	return s.do(OpTruncate, 0, s.at(id), func(verdict) (Event, error) {
+	return s.do(OpTruncate, 0, 0, s.at(id), func(verdict) (Event, error) {
 		n, err := s.node(id)
 		if err != nil {
 			return Event{}, err
@@ -136,7 +136,7 @@ func (s *service) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 		return fuse.OK
 	}
 	var fh uint64
-	status := s.do(OpOpen, 0, s.at(in.NodeId), func(verdict) (Event, error) {
+	status := s.do(OpOpen, 0, 0, s.at(in.NodeId), func(verdict) (Event, error) {
 		n, err := s.node(in.NodeId)
 		if err != nil {
 			return Event{}, err
@@ -166,7 +166,7 @@ func (s *service) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Rea
 		return fuse.ReadResultData(nil), fuse.OK
 	}
 	count := 0
-	st := s.do(OpRead, int64(len(buf)), s.open(in.Fh), func(verdict) (Event, error) {
+	st := s.do(OpRead, int64(in.Offset), int64(len(buf)), s.open(in.Fh), func(verdict) (Event, error) {
 		var err error
 		count, err = s.disk.read(s.handles[in.Fh], buf, int64(in.Offset))
 		return Event{}, err
@@ -178,7 +178,7 @@ func (s *service) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	if in.NodeId == markNode {
 		return s.marked(data)
 	}
-	st := s.do(OpWrite, int64(len(data)), s.open(in.Fh), func(v verdict) (Event, error) {
+	st := s.do(OpWrite, int64(in.Offset), int64(len(data)), s.open(in.Fh), func(v verdict) (Event, error) {
 		n, off := s.handles[in.Fh], int64(in.Offset)
 		if v.short >= 0 {
 			data = data[:min(v.short, len(data))]
@@ -215,7 +215,7 @@ func (s *service) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 }
 
 func (s *service) synced(op Op, fh uint64) fuse.Status {
-	return s.do(op, 0, s.open(fh), func(verdict) (Event, error) {
+	return s.do(op, 0, 0, s.open(fh), func(verdict) (Event, error) {
 		n := s.handles[fh]
 		return Event{Op: op, Path: n.path(), Node: n.id}, s.disk.sync(n)
 	})
@@ -226,7 +226,7 @@ func (s *service) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	if in.Mode&^keepSize != 0 {
 		return fuse.Status(syscall.EOPNOTSUPP)
 	}
-	return s.do(OpAllocate, 0, s.open(in.Fh), func(verdict) (Event, error) {
+	return s.do(OpAllocate, 0, 0, s.open(in.Fh), func(verdict) (Event, error) {
 		n, size := s.handles[in.Fh], int64(in.Offset+in.Length)
 		if blocks(size)-blocks(n.size) > s.room() {
 			return Event{}, syscall.ENOSPC

@@ -102,7 +102,7 @@ func (s *service) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return f
 
 // made creates a file or directory and tells the kernel.
 func (s *service) made(op Op, dirID uint64, name string, mode uint32, out *fuse.EntryOut, then func(*node)) fuse.Status {
-	return s.do(op, 0, s.below(dirID, name), func(verdict) (Event, error) {
+	return s.do(op, 0, 0, s.below(dirID, name), func(verdict) (Event, error) {
 		dir, err := s.node(dirID)
 		if err != nil {
 			return Event{}, err
@@ -138,7 +138,7 @@ func (s *service) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out 
 }
 
 func (s *service) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	return s.do(OpLink, 0, s.below(in.NodeId, name), func(verdict) (Event, error) {
+	return s.do(OpLink, 0, 0, s.below(in.NodeId, name), func(verdict) (Event, error) {
 		dir, err := s.node(in.NodeId)
 		if err != nil {
 			return Event{}, err
@@ -164,7 +164,7 @@ func (s *service) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.
 }
 
 func (s *service) unlinked(op Op, dirID uint64, name string) fuse.Status {
-	return s.do(op, 0, s.below(dirID, name), func(verdict) (Event, error) {
+	return s.do(op, 0, 0, s.below(dirID, name), func(verdict) (Event, error) {
 		dir, err := s.node(dirID)
 		if err != nil {
 			return Event{}, err
@@ -190,7 +190,7 @@ func (s *service) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newName str
 		to, err := s.below(in.Newdir, newName)()
 		return append(from, to...), err
 	}
-	return s.do(OpRename, 0, both, func(verdict) (Event, error) {
+	return s.do(OpRename, 0, 0, both, func(verdict) (Event, error) {
 		dir, err := s.node(in.NodeId)
 		if err != nil {
 			return Event{}, err
@@ -225,7 +225,7 @@ func (s *service) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 }
 
 func (s *service) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return s.do(OpReadDir, 0, s.open(in.Fh), func(verdict) (Event, error) {
+	return s.do(OpReadDir, 0, 0, s.open(in.Fh), func(verdict) (Event, error) {
 		dir := s.handles[in.Fh]
 		names := append([]string{".", ".."}, sortedKeys(dir.entries)...)
 		for i := in.Offset; i < uint64(len(names)); i++ {
@@ -252,7 +252,7 @@ func (s *service) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 
 func (s *service) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	root := func() ([]string, error) { return []string{"/"}, nil }
-	return s.do(OpStatFS, 0, root, func(verdict) (Event, error) {
+	return s.do(OpStatFS, 0, 0, root, func(verdict) (Event, error) {
 		if s.capacity == 0 {
 			var st syscall.Statfs_t
 			if err := syscall.Statfs(s.backing, &st); err != nil {

@@ -46,6 +46,9 @@ type Rule struct {
 	Path string
 	// Op is what the rule is about. 0 is AnyOp.
 	Op Op
+	// Off and Len select reads and writes that touch these bytes of the file, as an unreadable sector does. A
+	// Len of 0 is the whole file.
+	Off, Len int64
 	// Nth is the first matching operation that is hit, from 1. 0 is 1.
 	Nth int
 	// Times is how many operations are hit from then on. 0 is all.
@@ -154,8 +157,8 @@ func pattern(p string) (func(string) bool, error) {
 }
 
 // take counts a matching operation and tells whether it is hit.
-func (i *Injection) take(op Op, paths []string) bool {
-	matched := i.rule.Op&op != 0
+func (i *Injection) take(op Op, off, bytes int64, paths []string) bool {
+	matched := i.rule.Op&op != 0 && (i.rule.Len == 0 || off < i.rule.Off+i.rule.Len && off+bytes > i.rule.Off)
 	if matched {
 		matched = false
 		for _, p := range paths {

@@ -38,7 +38,7 @@ func TestCrashPointsOfALane(t *testing.T) {
 // laneKnown is all that was claimed of a lane.
 type laneKnown struct {
 	laneClaim
-	sums    map[uint64]string // of batches
+	Sums    map[uint64]string // of batches
 	version uint64
 }
 
@@ -46,7 +46,7 @@ type laneKnown struct {
 type laneWitness struct{ known laneKnown }
 
 func (w *laneWitness) begin() {
-	w.known = laneKnown{laneClaim: laneClaim{Phase: "open"}, sums: map[uint64]string{}}
+	w.known = laneKnown{laneClaim: laneClaim{Phase: "open"}, Sums: map[uint64]string{}}
 }
 
 func (w *laneWitness) claim(mark string) error {
@@ -72,10 +72,11 @@ func (k laneKnown) with(c *laneClaim) laneKnown {
 	k.Next, k.MostNext = max(k.Next, c.Next), max(k.MostNext, c.MostNext)
 	k.Cut, k.MostCut = max(k.Cut, c.Cut), max(k.MostCut, c.MostCut)
 	k.Done, k.MostDone = max(k.Done, c.Done), max(k.MostDone, c.MostDone)
+	k.Term = max(k.Term, c.Term)
 	k.Bases, k.Sinks = k.Bases || c.Bases, k.Sinks || c.Sinks
 	if c.Sum != "" {
-		k.sums = maps.Clone(k.sums)
-		k.sums[c.Cut] = c.Sum
+		k.Sums = maps.Clone(k.Sums)
+		k.Sums[c.Cut] = c.Sum
 	}
 	return k
 }
@@ -120,6 +121,8 @@ func openAndJudge(dir string, k *laneKnown) (seen laneSeen, err error) {
 	}
 	seen = laneSeen{next: p.Next, cut: l.LastSeq(), first: l.FirstSeq(), cursor: s.Cursor, open: l.Open().Records}
 	switch {
+	case l.term.Number() <= k.Term:
+		return seen, fmt.Errorf("led in term %d, and before in %d", l.term.Number(), k.Term)
 	case !k.Bases:
 		return seen, nil
 	case seen.next < k.Next || seen.next > k.MostNext,
@@ -149,7 +152,7 @@ func readBatches(l *leading, seen *laneSeen, k *laneKnown) error {
 		if err != nil {
 			return fmt.Errorf("batch %d: %w", seq, err)
 		}
-		if want := k.sums[seq]; want != "" && sum != want {
+		if want := k.Sums[seq]; want != "" && sum != want {
 			return fmt.Errorf("batch %d reads as %s, and was %s", seq, sum, want)
 		}
 	}

@@ -35,6 +35,8 @@ type laneClaim struct {
 	Cut, MostCut uint64 `json:",omitempty"`
 	// Done is the least newest batch that the sink has, MostDone the most.
 	Done, MostDone uint64 `json:",omitempty"`
+	// Term is one in which the lane was led; every later one is greater, for it fences sinks.
+	Term uint64 `json:",omitempty"`
 	// Sum is what batch Cut reads like.
 	Sum string `json:",omitempty"`
 	// Sinks tells that the sink is there, Bases that the topic has a base.
@@ -207,8 +209,10 @@ func (w *laneWork) opened() (err error) {
 	if err := w.said.say(laneClaim{Phase: "open"}); err != nil {
 		return err
 	}
-	w.l, err = lead(w.dir, time.Millisecond)
-	return errors.Join(err, w.said.say(laneClaim{Phase: "at rest"}))
+	if w.l, err = lead(w.dir, time.Millisecond); err != nil {
+		return err
+	}
+	return w.said.say(laneClaim{Phase: "at rest", Term: w.l.term.Number()})
 }
 
 func (w *laneWork) step() error {
