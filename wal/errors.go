@@ -12,9 +12,9 @@ var (
 	ErrInUse = errors.New("log directory is in use")
 	// ErrClosed is returned by every operation after Close.
 	ErrClosed = errors.New("log is closed")
-	// ErrStalled says that a store operation lasted longer than Config.StallTimeout.
+	// ErrStalled says that a store operation or a read lasted longer than Config.StallTimeout.
 	// It may still land: the process must end.
-	ErrStalled = errors.New("store operation hangs")
+	ErrStalled = errors.New("disk operation hangs")
 	// ErrOutOfOrder refuses entries that do not follow the last one. Nothing was written.
 	ErrOutOfOrder = errors.New("entry is out of order")
 	// ErrTooLarge refuses an entry over MaxEntry. Nothing was written.

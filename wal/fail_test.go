@@ -7,11 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/tidwall/wal"
 )
 
@@ -155,6 +157,69 @@ func hungStore(t *testing.T, op, part string) {
 		t.Fatalf("a hung entry is visible: last is %d", last)
 	}
 	_ = l.Close() // closing a failed log may fail
+}
+
+// hungReads hang until they are let go.
+type hungReads struct {
+	osFiles
+	hang atomic.Pointer[chan struct{}]
+}
+
+func (h *hungReads) Open(name string, flag int) (File, error) {
+	f, err := h.osFiles.Open(name, flag)
+	return hungFile{f, h}, err
+}
+
+type hungFile struct {
+	File
+	of *hungReads
+}
+
+func (f hungFile) ReadAt(b []byte, off int64) (int, error) {
+	if hang := f.of.hang.Load(); hang != nil {
+		<-*hang
+	}
+	return f.File.ReadAt(b, off)
+}
+
+// TestHungReadIsReported: with nothing to store, a reader alone meets the disk that hangs.
+func TestHungReadIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := &hungReads{}
+		cfg := testConfig(t.TempDir())
+		cfg.StallTimeout, cfg.Files = 10*time.Second, files
+		reported := make(chan error, 1)
+		cfg.OnFailure = func(err error) { reported <- err }
+		l, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill(t, l, 1, 40, 1, 300)
+		var e raft.Log
+		if err := l.GetLog(2, &e); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour) // virtual: a read that has ended does not hang
+		if l.Err() != nil {
+			t.Fatalf("an idle log was taken for hung: %v", l.Err())
+		}
+		hang := make(chan struct{})
+		files.hang.Store(&hang)
+		began := time.Now()
+		read := make(chan error, 1)
+		go func() { read <- l.GetLog(2, &e) }()
+		if err := <-reported; !errors.Is(err, ErrStalled) || time.Since(began) != cfg.StallTimeout {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		close(hang)
+		if err := <-read; err != nil {
+			t.Errorf("the read returned %v", err)
+		}
+		if err := l.StoreLog(testEntry(41, 1, 10)); !errors.Is(err, ErrStalled) {
+			t.Errorf("a later store returned %v", err)
+		}
+		_ = l.Close() // closing a failed log may fail
+	})
 }
 
 // hookedLibrary calls before in front of each write.

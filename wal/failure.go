@@ -94,6 +94,16 @@ func (w *watchdog) close() {
 	}
 }
 
+// watchRead reports a read that lasts as long as a store may: with nothing to store, nobody
+// else would notice that the disk hangs. Any number of reads are watched at once.
+func (l *Log) watchRead() (end func()) {
+	if l.cfg.StallTimeout <= 0 {
+		return func() {}
+	}
+	timer := time.AfterFunc(l.cfg.StallTimeout, func() { l.stalled(l.cfg.StallTimeout) })
+	return func() { timer.Stop() }
+}
+
 // stalled is the watchdog's report.
 func (l *Log) stalled(took time.Duration) {
 	_ = l.failure.set(fmt.Errorf("%w: %s, for %s by now", ErrStalled, l.p.dir, took.Round(time.Millisecond)))

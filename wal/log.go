@@ -28,7 +28,7 @@ type Config struct {
 	// which no leader installed: a log that is gone or ends below it has lost
 	// entries, and Open refuses instead of emptying it.
 	SnapshotTaken bool
-	// StallTimeout is how long one store operation may take before the log is
+	// StallTimeout is how long one store operation, or a read from disk, may take before the log is
 	// taken for hung: OnFailure(ErrStalled) is called. Default 0: never.
 	StallTimeout time.Duration
 	// LockWait is how long Open waits for a held lock. Default 3 s; negative does not wait.

@@ -97,6 +97,7 @@ func (l *Log) read(index uint64, out *raft.Log, fetch func(span) error) error {
 		return nil
 	}
 	l.metrics.coldReads.Inc()
+	defer l.watchRead()()
 	for {
 		sp, err := l.locate(index, out)
 		if err != nil || sp.file == nil {
