@@ -222,6 +222,33 @@ func TestHungReadIsReported(t *testing.T) {
 	})
 }
 
+// TestAStoppedProcessIsNoHungDisk: the clock went on while the process stood still, and the
+// operation has returned, or does within a moment. One that goes on hanging is reported then.
+func TestAStoppedProcessIsNoHungDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reports atomic.Int32
+		w := &watchdog{}
+		w.start(10*time.Second, func(time.Duration) { reports.Add(1) })
+		stopped := func(hangs time.Duration) {
+			w.begin()
+			w.began.Store(time.Now().Add(-time.Minute).UnixNano())
+			w.look()
+			time.Sleep(hangs)
+			w.end()
+			time.Sleep(time.Hour)
+		}
+		stopped(0)
+		stopped(900 * time.Millisecond)
+		if reports.Load() > 0 {
+			t.Error("a process that was stopped was taken for a hung disk")
+		}
+		stopped(1100 * time.Millisecond)
+		if n := reports.Load(); n != 1 {
+			t.Errorf("a disk that hangs on was reported %d times", n)
+		}
+	})
+}
+
 // hookedLibrary calls before in front of each write.
 type hookedLibrary struct {
 	library

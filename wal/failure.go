@@ -42,12 +42,16 @@ func (l *Log) fail(op, path string, err error) error {
 	return l.failure.set(&FailedError{Op: op, Path: path, Err: err})
 }
 
-// watchdog reports a store operation that lasts too long. One operation runs at
-// a time.
+// watchdog reports an operation that lasts too long. One operation runs at a time.
+//
+// It looks twice: when the last tenth of the limit begins, and again after at least that
+// tenth. So a process that was itself stopped for longer (SIGSTOP, a frozen container) has time to
+// hear that the disk has answered long ago.
 type watchdog struct {
 	limit  time.Duration
 	timer  *time.Timer
 	began  atomic.Int64 // Unix nanoseconds, 0 when nothing runs
+	seen   atomic.Int64 // began, of the operation that was looked at last
 	report func(time.Duration)
 }
 
@@ -67,7 +71,13 @@ func (w *watchdog) look() {
 	if began == 0 {
 		return
 	}
-	if took := time.Since(time.Unix(0, began)); took >= w.limit {
+	took := time.Since(time.Unix(0, began))
+	switch {
+	case w.seen.Swap(began) != began:
+		w.timer.Reset(max(w.limit/10, w.limit-took))
+	case took < w.limit:
+		w.timer.Reset(w.limit - took)
+	default:
 		w.report(took)
 	}
 }
@@ -77,7 +87,7 @@ func (w *watchdog) begin() {
 		return
 	}
 	w.began.Store(time.Now().UnixNano())
-	w.timer.Reset(w.limit)
+	w.timer.Reset(w.limit - w.limit/10)
 }
 
 func (w *watchdog) end() {
@@ -97,11 +107,10 @@ func (w *watchdog) close() {
 // watchRead reports a read that lasts as long as a store may: with nothing to store, nobody
 // else would notice that the disk hangs. Any number of reads are watched at once.
 func (l *Log) watchRead() (end func()) {
-	if l.cfg.StallTimeout <= 0 {
-		return func() {}
-	}
-	timer := time.AfterFunc(l.cfg.StallTimeout, func() { l.stalled(l.cfg.StallTimeout) })
-	return func() { timer.Stop() }
+	w := new(watchdog)
+	w.start(l.cfg.StallTimeout, l.stalled)
+	w.begin()
+	return w.end
 }
 
 // stalled is the watchdog's report.
