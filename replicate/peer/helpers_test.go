@@ -293,3 +293,16 @@ func testFlow() *flow {
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "x"})
 	return &flow{sent: c, received: c}
 }
+
+// listenAt listens where somebody listened before.
+func listenAt(t testing.TB, instead net.Listener, address string) net.Listener {
+	t.Helper()
+	_ = instead.Close()
+	var l net.Listener
+	await(t, "the port is free", func() bool {
+		var err error
+		l, err = net.Listen("tcp", address)
+		return err == nil
+	})
+	return l
+}
