@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -142,27 +143,48 @@ func readState(path string) (*state.State, error) {
 // CheckStable reads the file of Raft's term and vote, and all that is in it. ErrInUse
 // means that a node runs on the directory: only it can read the file. fs.ErrNotExist if there is none.
 func CheckStable(dir string) (term uint64, err error) {
-	path := filepath.Join(dir, stableName)
-	if _, err := os.Stat(path); err != nil {
+	return checkStable(filepath.Join(dir, stableName), 10*time.Millisecond)
+}
+
+// checkStable is CheckStable of a file, which waits so long for one that is held.
+func checkStable(path string, wait time.Duration) (term uint64, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
 		return 0, err
+	}
+	if info.Size() == 0 {
+		return 0, &StableError{path, "it is empty", nil} // the library would take it for a new one
 	}
 	// The library panics at some pages that are damaged, and maps the file: bytes that are
 	// not there are a fault.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	var file *os.File
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%s is damaged: %v", path, r)
+			// The library keeps the file open and mapped then: only the lock can be given back.
+			_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+			file.Close()
+			err = &StableError{path, fmt.Sprint(r), nil}
 		}
 	}()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: 10 * time.Millisecond})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		ReadOnly: true, PreLoadFreelist: true, Timeout: wait,
+		OpenFile: func(name string, flag int, perm os.FileMode) (_ *os.File, err error) {
+			file, err = os.OpenFile(name, flag, perm)
+			return file, err
+		},
+	})
 	if errors.Is(err, berrors.ErrTimeout) {
 		return 0, ErrInUse
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%s is damaged: %w", path, err)
+		return 0, &StableError{path, err.Error(), err}
 	}
 	defer func() { _ = db.Close() }()
 	err = db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("it has %d bytes instead of %d", info.Size(), tx.Size())
+		}
 		for _, name := range [][]byte{raftBucket, ownerBucket} {
 			b := tx.Bucket(name)
 			if b == nil {
@@ -175,7 +197,11 @@ func CheckStable(dir string) (term uint64, err error) {
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("%s is damaged: %w", path, err)
+		return 0, &StableError{path, err.Error(), err}
 	}
-	return (&stableStore{db: db}).GetUint64(currentTermKey)
+	term, err = (&stableStore{db: db}).GetUint64(currentTermKey)
+	if err != nil {
+		return 0, &StableError{path, err.Error(), err}
+	}
+	return term, nil
 }

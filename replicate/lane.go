@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -64,6 +67,9 @@ func (l *Lane) open() error {
 	if l.metrics, err = newMetrics(l.cfg.Registerer, l.cfg.Lane, l.store); err != nil {
 		return err
 	}
+	if err := l.stableLost(); err != nil {
+		return err
+	}
 	if l.stable, err = openStable(l.cfg.Dir, owner{l.cfg.NodeID, l.cfg.Gateway, l.cfg.Lane}); err != nil {
 		return err
 	}
@@ -81,7 +87,50 @@ func (l *Lane) open() error {
 	if err := l.restoreNewest(); err != nil {
 		return err
 	}
+	if err := l.checkTerm(); err != nil {
+		return err
+	}
 	return l.startRaft()
+}
+
+// stableLost refuses a log whose term and vote are gone: the file was durable before the
+// first entry was written, and a new one would begin with term 0.
+func (l *Lane) stableLost() error {
+	path := filepath.Join(l.cfg.Dir, stableName)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil // what else is wrong is said by whoever opens it
+	}
+	_, last, err := bounds(l.store)
+	if err == nil && last > 0 {
+		err = &StableError{path, fmt.Sprintf("there is no such file, and the log holds entries up to %d", last), nil}
+	}
+	return err
+}
+
+// checkTerm compares Raft's term with the log and the snapshots: each term is stored before any
+// entry of it.
+func (l *Lane) checkTerm() error {
+	term, err := l.stable.GetUint64(currentTermKey)
+	if err != nil {
+		return err
+	}
+	_, last, err := bounds(l.store)
+	if err != nil {
+		return err
+	}
+	var newest raft.Log
+	if last > 0 {
+		if err := l.store.ReadHead(last, &newest); err != nil {
+			return fmt.Errorf("reading the log's last entry: %w", err)
+		}
+	}
+	if s, ok := l.snapshots.newest(); ok && s.meta.Term > newest.Term {
+		newest.Index, newest.Term = s.meta.Index, s.meta.Term
+	}
+	if newest.Term > term {
+		return &StableError{filepath.Join(l.cfg.Dir, stableName), fmt.Sprintf("it has seen term %d, and entry %d is of term %d", term, newest.Index, newest.Term), nil}
+	}
+	return nil
 }
 
 // checkLog compares the log with the snapshots, and empties it where a crash

@@ -36,18 +36,14 @@ func TestOpenRefuses(t *testing.T) {
 		{name: "voters without transport", edit: func(c *Config) { c.Voters = make([]Voter, 3) }, want: "transport"},
 		{name: "no directory", edit: func(c *Config) { c.Dir += "/missing" }, want: "no such file"},
 		{name: "log lost", make: func(t *testing.T, dir string) {
-			s, err := openStable(dir, owner{"n1", "forebay", 0})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(s.SetUint64(currentTermKey, 4), s.Close()); err != nil {
-				t.Fatal(err)
-			}
+			putTerm(t, dir, 4)
 		}, want: "has seen term 4: the log of this directory is lost"},
 		{name: "log shorter than the snapshot", store: entries(3), make: func(t *testing.T, dir string) {
+			putTerm(t, dir, 9)
 			writeSnapshot(t, openTestSnapshots(t, dir), 9, "x", true)
 		}, want: "entries are lost"},
 		{name: "state of a newer version", store: entries(9), make: func(t *testing.T, dir string) {
+			putTerm(t, dir, 9)
 			data := binary.LittleEndian.AppendUint64([]byte{payloadFormat + 1}, 9)
 			writeSnapshot(t, openTestSnapshots(t, dir), 9, string(data)+strings.Repeat("x", 20), true)
 		}, want: "a format that this program does not know"},
@@ -75,16 +71,22 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// TestCrashWhileForming: the term was written, the first entry was not.
-func TestCrashWhileForming(t *testing.T) {
-	dir := t.TempDir()
+// putTerm stores a term as Raft does.
+func putTerm(t *testing.T, dir string, term uint64) {
+	t.Helper()
 	s, err := openStable(dir, owner{"n1", "forebay", 0})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.SetUint64(currentTermKey, 1), s.Close()); err != nil {
+	if err := errors.Join(s.SetUint64(currentTermKey, term), s.Close()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCrashWhileForming: the term was written, the first entry was not.
+func TestCrashWhileForming(t *testing.T) {
+	dir := t.TempDir()
+	putTerm(t, dir, 1)
 	l := start(t, testConfig(t, dir, newMemStore()))
 	if _, ok := l.Identity(); !ok {
 		t.Error("not formed")
@@ -128,6 +130,7 @@ func TestCrashWithinAnInstall(t *testing.T) {
 	data[0] = payloadFormat
 	binary.LittleEndian.PutUint64(data[1:], at+10)
 	binary.LittleEndian.PutUint64(data[9:], 3)
+	putTerm(t, dir, 3) // as Raft does before it takes a snapshot of that term
 	writeSnapshot(t, openTestSnapshots(t, dir), at+10, string(data), false)
 
 	l = start(t, cfg)

@@ -32,6 +32,23 @@ var ErrForeign = errors.New("the directory is not this lane's")
 // ErrInUse says that another process has the directory open.
 var ErrInUse = errors.New("the directory is in use by another process")
 
+// StableError says that the file of Raft's term and vote is damaged, lost or older than
+// the log beside it. Without them this node could vote twice in one term.
+type StableError struct {
+	Path string
+	What string
+	Err  error // what the system or the library said, if it did
+}
+
+// Error implements error.
+func (e *StableError) Error() string {
+	return fmt.Sprintf("%s, which holds Raft's term and vote, cannot be used: %s; nothing was changed: "+
+		"`forebay wal verify` tells what else is damaged; then restore this directory from a copy, or rebuild the node from its peers", e.Path, e.What)
+}
+
+// Unwrap gives what the system or the library said.
+func (e *StableError) Unwrap() error { return e.Err }
+
 // stableStore keeps Raft's term and vote, and whose directory it is. Each write
 // is synced before it returns. It implements raft.StableStore.
 type stableStore struct {
@@ -49,6 +66,9 @@ func openStable(dir string, own owner) (*stableStore, error) {
 	_, err := os.Stat(path)
 	switch {
 	case err == nil:
+		if _, err := checkStable(path, stableTimeout); err != nil {
+			return nil, fmt.Errorf("opening %s: %w", path, err)
+		}
 		return openStableFile(path, own)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("opening %s: %w", path, err)
