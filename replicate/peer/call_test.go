@@ -136,7 +136,9 @@ func TestPatienceTravels(t *testing.T) {
 	if got := <-left; got <= 0 || got > time.Second {
 		t.Errorf("the handler has %s, want up to a second", got)
 	}
-	<-ended
+	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) && err.Error() != "the caller is gone" {
+		t.Errorf("the handler ended for %v", err)
+	}
 }
 
 func TestACallerThatIsGoneEndsTheHandler(t *testing.T) {

@@ -22,10 +22,11 @@ func (h *Hub) dial(ctx context.Context, node string, what purpose, lane uint32) 
 		}
 		return nil, hello{}, &Error{Node: node, Address: address, Doing: doing, Err: err}
 	}
+	began := time.Now()
 	dialer := net.Dialer{Timeout: h.cfg.DialTimeout, KeepAliveConfig: keepAlive, Control: tune}
 	socket, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		h.missed(ctx, node, err)
+		h.missed(ctx, node, began, err)
 		return fail("connecting", err)
 	}
 	if !h.streams.dial(socket) {
@@ -39,7 +40,7 @@ func (h *Hub) dial(ctx context.Context, node string, what purpose, lane uint32) 
 		if cause := context.Cause(ctx); cause != nil {
 			err = fmt.Errorf("%w (%w)", err, cause)
 		}
-		h.missed(ctx, node, err)
+		h.missed(ctx, node, began, err)
 		return fail("shaking hands", err)
 	}
 	h.metrics.handshakes.WithLabelValues("out", "ok").Inc()
@@ -80,7 +81,7 @@ func (h *Hub) greet(ctx context.Context, socket net.Conn, node string, what purp
 }
 
 // missed records that a node could not be spoken to.
-func (h *Hub) missed(ctx context.Context, node string, err error) {
+func (h *Hub) missed(ctx context.Context, node string, began time.Time, err error) {
 	var refusal *Refusal
 	if errors.As(err, &refusal) {
 		h.metrics.refused("out", refusal)
@@ -89,8 +90,9 @@ func (h *Hub) missed(ctx context.Context, node string, err error) {
 		}
 	} else {
 		h.metrics.handshakes.WithLabelValues("out", "failed").Inc()
-		// Whoever gave up says nothing about the node.
-		if h.ctx.Err() != nil || errors.Is(ctx.Err(), context.Canceled) {
+		// Who gives up, or has no patience, says nothing about the node.
+		impatient := errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(began) < h.cfg.QuickTimeout/2
+		if h.ctx.Err() != nil || errors.Is(ctx.Err(), context.Canceled) || impatient {
 			return
 		}
 	}

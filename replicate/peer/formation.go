@@ -34,7 +34,8 @@ type Action int
 const (
 	// Wait: ask again; the words say for whom and for what.
 	Wait Action = iota
-	// Form: write Plan to disk, then form each lane that is not there yet by it.
+	// Form: write Plan to disk, show it (Description), then form each lane that was never there by it. A lane
+	// that was there and is gone is lost, not new: that is for who keeps the directory to see.
 	Form
 	// Join: form nothing, start the lanes with empty logs: the cluster's leader brings them up.
 	Join

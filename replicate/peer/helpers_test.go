@@ -166,7 +166,7 @@ func newLink(t testing.TB, to string) *link {
 	l.done.Go(l.run)
 	t.Cleanup(func() {
 		l.resume()
-		l.Listener.Close()
+		_ = l.Close()
 		l.cut(true)
 		l.done.Wait()
 	})

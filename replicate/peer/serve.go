@@ -77,15 +77,15 @@ func (h *Hub) serve(st *stream) {
 
 // answer runs the handler, and says how it failed.
 func (h *Hub) answer(ctx context.Context, from Identity, q request, out io.Writer) (code byte, err error) {
+	handle := h.handler(q.kind)
+	if handle == nil {
+		return errorUnknown, fmt.Errorf("%q is not known on %s, release %s", q.kind, h.cfg.ID.Node, h.cfg.Release)
+	}
 	if q.kind != helloKind { // which is short, and must not look like a node that is away
 		if !h.take(from.Node) {
 			return errorBusy, fmt.Errorf("%s already has %d calls under way on %s", from.Node, maxCalls, h.cfg.ID.Node)
 		}
 		defer h.giveBack(from.Node)
-	}
-	handle := h.handler(q.kind)
-	if handle == nil {
-		return errorUnknown, fmt.Errorf("%q is not known on %s, release %s", q.kind, h.cfg.ID.Node, h.cfg.Release)
 	}
 	if err := handle(ctx, Call{From: from, Kind: q.kind, Request: q.body}, out); err != nil {
 		return errorFailed, err

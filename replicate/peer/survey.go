@@ -21,8 +21,9 @@ type Description struct {
 	Lanes uint32 `json:"lanes"`
 	// Empty says of each lane that is there whether it has neither log nor snapshot.
 	Empty []bool `json:"empty"`
-	// Plan is what it forms its lanes by, once that is on its disk; nil when it
-	// does not form any.
+	// Plan is what it forms its lanes by, nil when it does not form any. It is shown once
+	// it is on disk, and before the first lane is made of it: others take who shows none, and has
+	// no lanes, for one that holds nothing.
 	Plan *Plan `json:"plan,omitempty"`
 	// Members are the nodes of the cluster with the data directories that its state
 	// records; nil while it does not know.

@@ -25,7 +25,9 @@ const (
 )
 
 // Allowed tells whether a node with that data directory may be sent, or may send, that kind of request
-// in a lane. It is asked for each request, concurrently, and must not wait.
+// in a lane: whether it is the one that the lane's state records, or is being caught up as a non-voter. A node whose
+// own directory is not the one recorded, or that does not know, answers false for everybody that asks
+// for its vote. It is asked for each request, concurrently, and must not wait.
 type Allowed func(who Identity, rpc RPC) bool
 
 // Transport is raft.Transport of one lane over a hub's streams. The addresses that Raft
@@ -168,9 +170,9 @@ func (t *Transport) hold() bool {
 // permits asks the lane, and says once of each data directory that it is kept out, and once
 // that it no longer is.
 func (t *Transport) permits(who Identity, rpc RPC, direction string) error {
-	key := fmt.Sprintf("lane %d %s %s", t.lane, direction, who)
+	key := func() string { return fmt.Sprintf("lane %d %s %s", t.lane, direction, who) }
 	if t.allowed(who, rpc) {
-		if t.kept.Load() && t.hub.notices.over(key) {
+		if t.kept.Load() && t.hub.notices.over(key()) {
 			t.hub.cfg.Logger.Info("node takes part in the lane", "lane", t.lane, "peer", who.String(), "direction", direction)
 		}
 		return nil
@@ -178,7 +180,7 @@ func (t *Transport) permits(who Identity, rpc RPC, direction string) error {
 	t.kept.Store(true)
 	t.hub.metrics.rpcs.WithLabelValues(strconv.FormatUint(uint64(t.lane), 10), direction, string(rpc)).Inc()
 	err := fmt.Errorf("lane %d: %w: %s is to be caught up before it takes part (%s)", t.lane, ErrKeptOut, who, rpc)
-	if t.hub.notices.first(key, "", who.Node, ErrKeptOut.Error()) {
+	if t.hub.notices.first(key(), "", who.Node, ErrKeptOut.Error()) {
 		t.hub.cfg.Logger.Warn("node kept out of the lane: its data directory is not the one that the lane records",
 			"lane", t.lane, "peer", who.String(), "direction", direction)
 	}
