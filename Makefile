@@ -1,6 +1,7 @@
 # make test    what a user runs: needs Go alone, says what it skipped
 # make check   format, lint, vet, tests with the race detector
 # make e2e     whole-program tests against a real Kafka (Java 17, Maven)
+# make torture crash states, damages and fuzzing of the log, 10 minutes (Linux, root, /dev/fuse)
 # make bench   the figures of the README
 # make bench-log   the figures of the log: append, read, open, retention, verify (10 GB of disk)
 
@@ -9,7 +10,7 @@ TOOLS    := $(CURDIR)/.tools
 GOFUMPT  := $(TOOLS)/gofumpt
 LINT     := $(TOOLS)/golangci-lint
 
-.PHONY: build test check fmt e2e soak bench bench-log fuzz tools clean
+.PHONY: build test check fmt e2e soak torture torture-quick bench bench-log fuzz tools clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -o forebay ./cmd/forebay
@@ -35,6 +36,22 @@ e2e:
 # The long versions: 50 rounds of kill -9, a million records, …
 soak:
 	FOREBAY_E2E=1 FOREBAY_SOAK=1 $(GO) test -timeout 90m -p 1 -v ./internal/e2e/...
+
+# How long to try crash states and damages, and each fuzz target.
+TORTURE      ?= 6m
+TORTURE_FUZZ ?= 5s
+torture:
+	@out=$$(mktemp); trap 'rm -f $$out $$out.failed' EXIT; \
+	  { FOREBAY_E2E=1 FOREBAY_TORTURE=$(TORTURE) $(GO) test -count 1 -timeout 60m -v ./internal/torture 2>&1 || touch $$out.failed; \
+	    $(MAKE) --no-print-directory fuzz FUZZTIME=$(TORTURE_FUZZ) 2>&1 || touch $$out.failed; } | tee $$out; \
+	  echo; echo "in all:"; grep -E '(states|damages|sectors) tried' $$out; \
+	  awk '/^fuzz: elapsed/ { for (i = 1; i < NF; i++) if ($$i == "execs:") n = $$(i+1) } \
+	    /^ok / { sum += n; n = 0 } END { print "fuzz: " sum " executions" }' $$out; \
+	  [ ! -e $$out.failed ]
+
+torture-quick:
+	FOREBAY_E2E=1 $(GO) test -count 1 ./internal/faultfs
+	FOREBAY_E2E=1 $(GO) test -count 1 -v ./internal/torture
 
 bench:
 	FOREBAY_E2E=1 FOREBAY_BENCH=1 $(GO) test -count 1 -timeout 30m -v -run TestFigures ./bench

@@ -126,10 +126,11 @@ func judgeDamagedLane(dir string, k *laneKnown) (string, error) {
 	var corrupt *wal.CorruptError
 	var version *wal.VersionError
 	var snapshot *replicate.SnapshotError
+	var stable *replicate.StableError
 	switch {
 	case errors.Is(err, replicate.ErrDamaged):
 		outcome = "read"
-	case errors.As(err, &corrupt), errors.As(err, &version), errors.As(err, &snapshot),
+	case errors.As(err, &corrupt), errors.As(err, &version), errors.As(err, &snapshot), errors.As(err, &stable),
 		errors.Is(err, replicate.ErrNoBase), errors.Is(err, replicate.ErrForeign):
 	default:
 		return "", err
