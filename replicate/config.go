@@ -21,8 +21,10 @@ type Store interface {
 	// ReadLog is GetLog, but may read into *buf, which it makes larger where need be: out is
 	// valid until *buf is used again. For who reads many entries one after the other.
 	ReadLog(index uint64, out *raft.Log, buf *[]byte) error
-	// ReadHead is GetLog, but a command may come without its data.
-	ReadHead(index uint64, out *raft.Log) error
+	// ReadStart is GetLog, but a command that was there when the log was opened may come with
+	// no more of its data than KeepStart wants, until ForgetStarts.
+	ReadStart(index uint64, out *raft.Log) error
+	ForgetStarts()
 	// SetFloor names the first entry that must be kept. It is called while entries
 	// are applied, so it does nothing slow, and ignores an index below an earlier one.
 	SetFloor(index uint64)

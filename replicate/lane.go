@@ -120,7 +120,7 @@ func (l *Lane) checkTerm() error {
 	}
 	var newest raft.Log
 	if last > 0 {
-		if err := l.store.ReadHead(last, &newest); err != nil {
+		if err := l.store.ReadStart(last, &newest); err != nil {
 			return fmt.Errorf("reading the log's last entry: %w", err)
 		}
 	}
@@ -183,7 +183,13 @@ func (l *Lane) restoreNewest() error {
 func (l *Lane) startRaft() error {
 	transport, logs := l.cfg.Transport, raft.LogStore(l.store)
 	if transport == nil {
-		transport, logs = newLone(l.cfg.NodeID, l.store)
+		replayed, err := newReplayed(l.store, l.machine.applied.Load())
+		if err != nil {
+			return err
+		}
+		l.machine.replayed = replayed
+		logs = replayed
+		_, transport = raft.NewInmemTransport(raft.ServerAddress(l.cfg.NodeID))
 	}
 	rc := l.cfg.raftConfig()
 	rc.NoSnapshotRestoreOnStart = true

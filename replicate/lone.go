@@ -4,41 +4,60 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+
+	"forebay/internal/record"
 )
 
-// newLone gives the transport of a single voter, in memory, and the log as Raft sees it: while
-// Raft looks for configurations, which is the first thing that it does, commands come without
-// their data. Otherwise a start would read everything after the newest snapshot once more than it must.
-func newLone(node string, store Store) (raft.Transport, raft.LogStore) {
-	logs := &scannedLog{Store: store}
-	_, transport := raft.NewInmemTransport(raft.ServerAddress(node))
-	return &loneTransport{InmemTransport: transport, logs: logs}, logs
+// KeepStart tells how much of a command the state machine needs to take it in: of a block what it
+// says of itself. It is what Store.ReadStart is to give (wal.Config.KeepStart).
+func KeepStart(command []byte) int {
+	if len(command) > 0 && (command[0] == record.TagBlock || command[0] == record.TagPart) {
+		if n, err := record.SummaryLength(command); err == nil {
+			return n
+		}
+	}
+	return len(command)
 }
 
-// scannedLog gives heads until whole is set.
-type scannedLog struct {
+// replayedLog is the log as the Raft of a single voter sees it: until what was there at the start has been
+// applied, entries come as ReadStart gives them, and the log is not read a second time. Nobody
+// else asks that Raft for entries: it sends them to no one before it leads, which comes after.
+type replayedLog struct {
 	Store
-	whole atomic.Bool
+	// last is the end of the log at the start, bytes what follows the newest snapshot; for the
+	// machine, which applies it.
+	last  uint64
+	bytes int64
+	done  atomic.Bool
+}
+
+// newReplayed looks at what a start after the snapshot at index takes in again.
+func newReplayed(store Store, index uint64) (*replayedLog, error) {
+	_, last, err := bounds(store)
+	if err != nil {
+		return nil, err
+	}
+	return &replayedLog{Store: store, last: last, bytes: store.BytesBefore(last+1) - store.BytesBefore(index+1)}, nil
 }
 
 // GetLog implements raft.LogStore.
-func (s *scannedLog) GetLog(index uint64, out *raft.Log) error {
-	if s.whole.Load() {
+func (s *replayedLog) GetLog(index uint64, out *raft.Log) error {
+	if s.done.Load() {
 		return s.Store.GetLog(index, out)
 	}
-	return s.ReadHead(index, out)
+	return s.ReadStart(index, out)
 }
 
-// loneTransport tells when Raft has looked for configurations: it then sets the handler of heartbeats, before
-// anything of it runs (raft 1.8.0, api.go:633). A Raft that applied an entry before that would not do so in
-// silence: a command without data is fatal to the state machine.
-type loneTransport struct {
-	*raft.InmemTransport
-	logs *scannedLog
-}
-
-// SetHeartbeatHandler implements raft.Transport.
-func (t *loneTransport) SetHeartbeatHandler(handler func(raft.RPC)) {
-	t.logs.whole.Store(true)
-	t.InmemTransport.SetHeartbeatHandler(handler)
+// applied tells how much of the log the entries up to index are that were applied, of which size
+// came whole. The last of what was there at the start counts for all of it.
+func (s *replayedLog) applied(index uint64, size int64) int64 {
+	if s == nil || s.done.Load() {
+		return size
+	}
+	if index < s.last {
+		return 0
+	}
+	s.done.Store(true)
+	s.ForgetStarts()
+	return s.bytes + size
 }

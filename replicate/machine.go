@@ -42,6 +42,8 @@ type machine struct {
 	takenBytes, takenEntries int64
 	// applied is the last command's index; logFloor what the store was told.
 	applied, logFloor atomic.Uint64
+	// replayed is what a single voter's start takes in again; nil where there are several.
+	replayed *replayedLog
 }
 
 // response is the answer of the state machine to one entry.
@@ -96,7 +98,7 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	m.metrics.applied.Set(float64(last))
 	m.store.SetApplied(last)
 	m.moveFloor()
-	if m.bytes.Add(size) >= m.snapshotBytes || m.entries.Add(count) >= m.snapshotEntries {
+	if m.bytes.Add(m.replayed.applied(last, size)) >= m.snapshotBytes || m.entries.Add(count) >= m.snapshotEntries {
 		m.kick()
 	}
 	return out

@@ -28,6 +28,9 @@ type Config struct {
 	// which no leader installed: a log that is gone or ends below it has lost
 	// entries, and Open refuses instead of emptying it.
 	SnapshotTaken bool
+	// KeepStart, if not nil, is asked by Open of the data of each command after the snapshot how
+	// many of its first bytes ReadStart is to give.
+	KeepStart func(data []byte) int
 	// StallTimeout is how long one store operation, or a read from disk, may take before the log is
 	// taken for hung: OnFailure(ErrStalled) is called. Default 0: never.
 	StallTimeout time.Duration
@@ -116,6 +119,7 @@ type Log struct {
 	closed      bool
 
 	ring    ring
+	starts  starts
 	cold    coldCache
 	applied atomic.Uint64
 	bytes   atomic.Int64

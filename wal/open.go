@@ -194,13 +194,23 @@ func (l *Log) examine(s *survey) (*findings, error) {
 	}
 	f := &findings{}
 	term := s.charter.prevTerm
+	known := func(i int) bool {
+		return i < len(s.segs)-1 && s.segs[i].seal != nil && s.segs[i].seal.last < max(snap, 1)
+	}
+	if ahead, ok := l.files.(readAheader); ok {
+		for i, sv := range s.segs {
+			if !known(i) {
+				ahead.readAhead(l.p.segment(sv.first))
+			}
+		}
+	}
 	for i, sv := range s.segs {
 		tail := i == len(s.segs)-1
-		if !tail && sv.seal != nil && sv.seal.last < max(snap, 1) {
+		if known(i) {
 			f.seals = append(f.seals, *sv.seal)
 			continue
 		}
-		sc, err := s.scan(i, term, snap)
+		sc, err := s.scan(i, term, snap, l.keepStart)
 		if err != nil {
 			return nil, err
 		}
@@ -219,6 +229,13 @@ func (l *Log) examine(s *survey) (*findings, error) {
 		f.seals = append(f.seals, seal{sv.first, sc.last, sv.size, sc.chain})
 	}
 	return f, nil
+}
+
+// keepStart keeps what ReadStart is to give.
+func (l *Log) keepStart(h header, body []byte) {
+	if l.cfg.KeepStart != nil && h.index > l.cfg.SnapshotIndex {
+		l.starts.add(h, body, l.cfg.KeepStart)
+	}
 }
 
 // adopt makes the directory what the findings say, and the log what the directory is.

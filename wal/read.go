@@ -66,27 +66,6 @@ func (l *Log) ReadLog(index uint64, out *raft.Log, buf *[]byte) error {
 	})
 }
 
-// ReadHead is GetLog for who looks for what is not a command: a command that is not in
-// memory comes without its data, which is neither read nor checked.
-func (l *Log) ReadHead(index uint64, out *raft.Log) error {
-	return l.read(index, out, func(sp span) error {
-		head := make([]byte, min(sp.end-sp.off, int64(uvarintLen(headerSize+MaxEntry)+headerSize)))
-		sc := scanner{size: sp.end - sp.off, next: sp.index, hop: true, buf: head}
-		if n, err := sp.file.ReadAt(head, sp.off); n < len(head) {
-			return l.unreadable(sp, len(head), n, err)
-		}
-		h, _, bad := sc.frame()
-		if bad != nil {
-			return l.corrupt(sp.segment, sp.off+bad.offset, bad.index, bad.expected, bad.found, bad.err)
-		}
-		if h.kind != raft.LogCommand {
-			return l.readFrame(sp, make([]byte, sp.end-sp.off), out)
-		}
-		*out = raft.Log{Index: h.index, Term: h.term, Type: h.kind}
-		return nil
-	})
-}
-
 // read fills out from memory, or lets fetch do it from disk: again if beginning or end
 // moved under it, and otherwise what it returns is a failure of the log.
 func (l *Log) read(index uint64, out *raft.Log, fetch func(span) error) error {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // TestReadLogUsesItsBuffer: entries from disk come in the caller's buffer, those from
@@ -42,9 +43,9 @@ func TestReadLogUsesItsBuffer(t *testing.T) {
 	}
 }
 
-// TestReadHead: a command comes without its data, everything else whole, and a header that is
-// damaged is found.
-func TestReadHead(t *testing.T) {
+// TestReadStart: what Open found after the snapshot comes from memory, of commands as much as is kept;
+// everything else comes whole, and nothing of what was cut off since.
+func TestReadStart(t *testing.T) {
 	cfg := testConfig(t.TempDir())
 	l := mustOpen(t, cfg)
 	fill(t, l, 1, 30, 1, 200)
@@ -52,30 +53,62 @@ func TestReadHead(t *testing.T) {
 	conf.Type, conf.Extensions = raft.LogConfiguration, []byte("more")
 	mustStore(t, l, conf)
 	fill(t, l, 32, 60, 2, 200)
-	for index := uint64(1); index <= 60; index++ {
-		var whole, head raft.Log
-		if err := errors.Join(l.GetLog(index, &whole), l.ReadHead(index, &head)); err != nil {
-			t.Fatal(err)
+	mustClose(t, l)
+	cfg.SnapshotIndex, cfg.SnapshotTerm = 20, 1
+	cfg.KeepStart = func(data []byte) int { return 5 }
+	l = mustOpen(t, cfg)
+	for index := uint64(21); index <= 60; index++ {
+		term := uint64(2)
+		if index <= 30 {
+			term = 1
 		}
-		if index != 31 {
-			whole.Data = nil
+		want, got := *testEntry(index, term, 200), raft.Log{}
+		want.Data = want.Data[:5]
+		if index == 31 {
+			want = *conf
 		}
-		if err := sameEntry(&head, &whole); err != nil {
+		if err := errors.Join(l.ReadStart(index, &got), sameEntry(&got, &want)); err != nil {
 			t.Error(err)
 		}
 	}
-	var e raft.Log
-	if err := l.ReadHead(61, &e); !errors.Is(err, raft.ErrLogNotFound) {
-		t.Errorf("entry 61 gave %v", err)
+	if n := testutil.ToFloat64(l.metrics.coldReads); n != 0 {
+		t.Errorf("%v reads of the disk", n)
 	}
-	rot := []byte{0xff}
-	f := l.active.file
-	if _, err := f.WriteAt(rot, int64(l.active.offsets[0])+20); err != nil {
+	whole := func(index, term uint64) {
+		t.Helper()
+		var got raft.Log
+		if err := errors.Join(l.ReadStart(index, &got), sameEntry(&got, testEntry(index, term, 200))); err != nil {
+			t.Error(err)
+		}
+	}
+	whole(20, 1)
+	if err := l.DeleteRange(50, 60); err != nil {
 		t.Fatal(err)
 	}
-	var damage *CorruptError
-	if err := l.ReadHead(l.active.first, &e); !errors.As(err, &damage) || l.Err() == nil {
-		t.Errorf("a damaged header gave %v, and the log %v", err, l.Err())
+	fill(t, l, 50, 55, 3, 200)
+	whole(50, 3)
+	whole(49, 2)
+	var e raft.Log
+	if err := l.ReadStart(60, &e); !errors.Is(err, raft.ErrLogNotFound) {
+		t.Errorf("an entry that was cut off gave %v", err)
+	}
+}
+
+// TestStartsAreBounded: what does not fit is read from the log, whole.
+func TestStartsAreBounded(t *testing.T) {
+	s := starts{}
+	keep := func(data []byte) int { return len(data) }
+	body := make([]byte, 1<<20)
+	for index := uint64(1); index <= 40; index++ {
+		s.add(header{index: index, kind: raft.LogCommand}, body, keep)
+	}
+	var e raft.Log
+	if !s.get(31, &e) || s.get(32, &e) {
+		t.Errorf("%d entries of 1 MiB are kept in %d bytes", len(s.list), maxStarts)
+	}
+	s.forget()
+	if s.get(1, &e) {
+		t.Error("a forgotten entry is there")
 	}
 }
 

@@ -269,8 +269,9 @@ type scanned struct {
 }
 
 // scan reads a whole segment, checks all, and judges what is bad. term is the
-// least that the first entry may have; ask is an entry whose term is wanted.
-func (s *survey) scan(i int, term, ask uint64) (scanned, error) {
+// least that the first entry may have; ask is an entry whose term is wanted, and found is
+// told of each whole entry, whose body is valid during the call.
+func (s *survey) scan(i int, term, ask uint64, found func(h header, body []byte)) (scanned, error) {
 	sv := s.segs[i]
 	f, err := s.files.Open(s.p.segment(sv.first), os.O_RDONLY)
 	if err != nil {
@@ -282,11 +283,12 @@ func (s *survey) scan(i int, term, ask uint64) (scanned, error) {
 	out := scanned{last: sv.first - 1, term: term}
 	for !sc.done() {
 		at := sc.off
-		h, _, bad := sc.frame()
+		h, body, bad := sc.frame()
 		if bad != nil {
 			out.torn, out.damage = s.judge(sc, bad, sv, i == len(s.segs)-1)
 			break
 		}
+		found(h, body)
 		out.offsets = append(out.offsets, uint32(at))
 		out.last, out.end, out.chain, out.lastCRC, out.term = h.index, sc.off, sc.chain, h.crc, h.term
 		if h.index == ask {

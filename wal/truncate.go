@@ -149,6 +149,7 @@ func (l *Log) trim() error {
 
 // cut deletes the entries above last, durably. For holders of store.
 func (l *Log) cut(last uint64) error {
+	l.starts.forget()
 	l.structure.Lock()
 	defer l.structure.Unlock()
 	end, at, err := l.cutPoint(last)
@@ -258,6 +259,7 @@ func (l *Log) cutFiles(last uint64, at int, end *pending) error {
 
 // reset empties the log, durably; it then begins after before. For holders of store.
 func (l *Log) reset(before termed) error {
+	l.starts.forget()
 	l.structure.Lock()
 	defer l.structure.Unlock()
 	if err := l.lib.Close(); err != nil {

@@ -265,6 +265,7 @@ func (n *Node) openLog(path, lane string) (*wal.Log, error) {
 	}
 	log, err := wal.Open(wal.Config{
 		Dir: path, SnapshotIndex: newest.Index, SnapshotTerm: newest.Term, SnapshotTaken: newest.TakenHere,
+		KeepStart: replicate.KeepStart,
 		RingBytes: int64(n.config.Node.Memory) / 8, StallTimeout: time.Duration(n.config.WAL.StallTimeout),
 		OnFailure: n.logFailed, LockWait: cmp.Or(n.machine.lockWait, -1), Files: n.machine.files,
 		Logger: n.parts, Registerer: n.metrics, Lane: lane,

@@ -191,6 +191,13 @@ func ParseSummary(entry []byte) (Summary, error) {
 	return h.Summary, nil
 }
 
+// SummaryLength is how many of an entry's first bytes ParseSummary needs to say the same.
+// Errors are those of ParseSummary.
+func SummaryLength(entry []byte) (int, error) {
+	_, w := parseHeader(entry)
+	return w.at, w.err
+}
+
 // parseHeader reads up to the body, which is what is left of the wire.
 func parseHeader(entry []byte) (h header, w wire) {
 	// A summary stands within the first entry's worth of a block of any length:
