@@ -64,7 +64,7 @@ type Rule struct {
 	Short int
 	// Hang holds the operation until the rule is removed or the power is cut. Then it is
 	// done, or fails with Errno if that is set. Nothing interrupts it: a killed
-	// process stays until then.
+	// process stays until then. While a file is being synced the kernel keeps writers out of it.
 	Hang bool
 	// BytesPerSecond bounds reads and writes, all that match together: each waits
 	// until the bytes before it and its own could have passed.
