@@ -162,7 +162,7 @@ func (c *tally) print(t *testing.T, what string) {
 	t.Logf("%s: %d damages tried: %d refused at open, %d found by reading, %d of nothing that was acknowledged; %v",
 		what, c.total, c.refused, c.read, c.harmless, c.kinds)
 	for kind := range damages {
-		if c.kinds[kind] == 0 {
+		if c.kinds[kind] == 0 && c.total > 300 { // fewer may miss one by chance
 			t.Errorf("no damage of kind %q", kind)
 		}
 	}
