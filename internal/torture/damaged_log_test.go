@@ -119,7 +119,7 @@ func judgeDamage(dir string, c *walClaim) (string, error) {
 		}
 		return "refused", err
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }() // a log that met damage has failed
 	first, last, err := readAround(l, c)
 	if err != nil {
 		if !listed {
@@ -257,7 +257,7 @@ func TestUnreadableSectors(t *testing.T) {
 			l, err := wal.Open(cfg)
 			if err == nil {
 				_, _, err = readAround(l, &c)
-				l.Close()
+				_ = l.Close() // as above
 			}
 			rule.Remove()
 			tried++

@@ -101,7 +101,7 @@ func lead(dir string, retention time.Duration) (*leading, error) {
 	l := &leading{Lane: lane, log: log, ctx: ctx}
 	l.end = func() error {
 		cancel()
-		<-led
+		_ = <-led // the lane's end is the caller's wish, or was told already
 		return errors.Join(lane.Close(context.Background()), log.Close())
 	}
 	select {
