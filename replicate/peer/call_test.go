@@ -106,7 +106,11 @@ func TestASlowReaderHoldsTheHandlerUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer answer.Close()
+	start := time.Now()
 	mustFail(t, <-ended, "sending the answer to n1")
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("it was given up after %s", took)
+	}
 	if n := written.Load(); n > 64<<20 {
 		t.Errorf("%d bytes went to who does not read", n)
 	}

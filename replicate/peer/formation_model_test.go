@@ -109,19 +109,15 @@ func (m *model) ask(n *modelNode, choose func(int) int) {
 	}
 }
 
-// lead lets a node be elected by a majority of those that formed, and commit an entry on them. The gate
-// of the transport holds: each takes part with whom its plan has.
+// lead lets a node be elected by a majority of those that formed, and commit an entry on them. The gate of the
+// transport is left out, so that the decisions must hold by themselves.
 func (m *model) lead(n *modelNode, choose func(int) int) {
 	if n.down || n.self.Plan == nil {
 		return
 	}
-	knows := func(a, b *modelNode) bool {
-		x, in := a.self.Plan.incarnation(b.self.Node)
-		return in && x == b.self.Incarnation
-	}
 	voters := []*modelNode{n}
 	for _, v := range m.nodes {
-		if v != n && !v.down && v.self.Plan != nil && len(v.log) <= len(n.log) && knows(n, v) && knows(v, n) && choose(3) > 0 {
+		if v != n && !v.down && v.self.Plan != nil && len(v.log) <= len(n.log) && choose(3) > 0 {
 			voters = append(voters, v)
 		}
 	}

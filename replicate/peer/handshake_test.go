@@ -308,3 +308,36 @@ func TestCutWaitsForNothing(t *testing.T) {
 		t.Error("it still listens")
 	}
 }
+
+// A node of the next minor version, which speaks ours as well, is a peer; one of the version after that is told what to do.
+func TestNeighbouringVersionsSpeak(t *testing.T) {
+	n1 := openHub(t, "n1", nil)
+	n1.SetPeer("n2", "127.0.0.1:1")
+	for _, tc := range []struct {
+		oldest, newest uint16
+		refused        string
+	}{
+		{newestProtocol, newestProtocol + 1, ""},
+		{newestProtocol + 1, newestProtocol + 2, "n2 (release 9.9.9) speaks peer protocol 2 to 3, n1 (release 0.2.0) speaks 1: upgrade one minor version at a time"},
+	} {
+		c := dialRaw(t, n1)
+		them := hello{
+			oldest: tc.oldest, newest: tc.newest, gateway: "g", id: Identity{"n2", [16]byte{5}}, release: "9.9.9",
+			wants: "n1", purpose: forControl,
+		}
+		if _, err := c.Write(them.encode()); err != nil {
+			t.Fatal(err)
+		}
+		back, err := readHello(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		words := ""
+		if back.refusal != nil {
+			words = back.refusal.Words
+		}
+		if words != tc.refused {
+			t.Errorf("versions %d to %d: %q, want %q", tc.oldest, tc.newest, words, tc.refused)
+		}
+	}
+}

@@ -212,6 +212,12 @@ func TestCertificatesAreSwappedWithoutRestart(t *testing.T) {
 	}
 	await(t, "that is said too", func() bool { return n2.log.count("the new certificates cannot be used", "ca.crt") == 1 })
 
+	since = n1.status("n2").Contact
+	await(t, "it goes on", func() bool { return n1.status("n2").Contact.Sub(since) > 200*time.Millisecond })
+	if n := n2.log.count("the new certificates cannot be used", "ca.crt"); n != 1 {
+		t.Errorf("that is said %d times:\n%s", n, n2.log)
+	}
+
 	// The CA is changed on both: who has only one of them is refused meanwhile.
 	other := newAuthority(t)
 	other.issue(t, dir, named("n2"))
