@@ -194,7 +194,10 @@ func checkStable(path string, wait time.Duration) (term uint64, err error) {
 				return err
 			}
 		}
-		return nil
+		return tx.Bucket(raftBucket).ForEach(func(key, kept []byte) error {
+			_, err := checked(key, kept)
+			return err
+		})
 	})
 	if err != nil {
 		return 0, &StableError{path, err.Error(), err}

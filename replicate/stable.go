@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -140,23 +141,40 @@ func (s *stableStore) claim(own owner) error {
 	})
 }
 
-// Set implements raft.StableStore.
+// Set implements raft.StableStore. Behind the value stands a checksum of key and value: the
+// library has one for its meta pages only.
 func (s *stableStore) Set(key, val []byte) error {
-	err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(raftBucket).Put(key, val) })
+	kept := binary.LittleEndian.AppendUint32(append([]byte{}, val...), stableSum(key, val))
+	err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(raftBucket).Put(key, kept) })
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", s.db.Path(), err) // bbolt does not say which file
 	}
 	return nil
 }
 
+func stableSum(key, val []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, val)
+}
+
+// checked is what was kept under key without its checksum; nil when there is no such key.
+func checked(key, kept []byte) ([]byte, error) {
+	if kept == nil {
+		return nil, nil
+	}
+	end := len(kept) - 4
+	if end < 0 || binary.LittleEndian.Uint32(kept[end:]) != stableSum(key, kept[:end]) {
+		return nil, fmt.Errorf("the checksum of %s is wrong", key)
+	}
+	return append([]byte{}, kept[:end]...), nil
+}
+
 // Get implements raft.StableStore: nil when there is no such key.
-func (s *stableStore) Get(key []byte) ([]byte, error) {
-	var val []byte
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		if v := tx.Bucket(raftBucket).Get(key); v != nil {
-			val = append([]byte{}, v...)
+func (s *stableStore) Get(key []byte) (val []byte, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) (err error) {
+		if val, err = checked(key, tx.Bucket(raftBucket).Get(key)); err != nil {
+			err = &StableError{s.db.Path(), err.Error(), nil}
 		}
-		return nil
+		return err
 	})
 	return val, err
 }

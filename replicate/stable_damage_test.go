@@ -1,11 +1,13 @@
 package replicate
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestDamagedTermAndVote: a lane whose stable.db is gone, emptied, cut, older than the log or
@@ -63,4 +65,61 @@ func TestDamagedTermAndVote(t *testing.T) {
 		})
 	}
 	start(t, cfg)
+}
+
+// TestFlippedTermAndVote: a flipped bit anywhere among the keys and values is found, or changes
+// nothing of what they say.
+func TestFlippedTermAndVote(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openStable(dir, owner{"n1", "g", 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]string{"CurrentTerm": "\x00\x00\x00\x00\x00\x00\x00\x08", "LastVoteTerm": "\x00\x00\x00\x00\x00\x00\x00\x08", "LastVoteCand": "n1"}
+	for key, val := range keys {
+		if err := s.Set([]byte(key), []byte(val)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeStable(t, s)
+	path := filepath.Join(dir, stableName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for key := range keys {
+		from := 0
+		for {
+			at := bytes.Index(whole[from:], []byte(key))
+			if at < 0 {
+				break
+			}
+			from += at + 1
+			for i := from - 1; i < from+len(key)+12; i++ {
+				b := bytes.Clone(whole)
+				b[i] ^= 1 << (i % 8)
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := checkStable(path, time.Second); err != nil {
+					found++
+					continue
+				}
+				s, err := openStable(dir, owner{"n1", "g", 0})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for key, want := range keys {
+					if got, err := s.Get([]byte(key)); err != nil || string(got) != want {
+						t.Errorf("bit %d of byte %d: %s is %x, %v", i%8, i, key, got, err)
+					}
+				}
+				closeStable(t, s)
+			}
+		}
+	}
+	if found < 3*8 {
+		t.Errorf("only %d flipped bits were found", found)
+	}
 }

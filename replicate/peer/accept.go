@@ -17,7 +17,7 @@ func (h *Hub) accept() {
 				return
 			}
 			// Out of file descriptors, or a connection that was gone before we took it.
-			if h.notices.first("accept", "", "", err.Error()) {
+			if h.notices.first("accept", "accept", Stranger{}) {
 				h.cfg.Logger.Error("connections of peers cannot be accepted; trying on", "error", err)
 			}
 			pause(h.ctx, acceptPause)
@@ -95,13 +95,14 @@ func (h *Hub) welcome(socket net.Conn) {
 
 // turnedAway records a connection that did not become a stream.
 func (h *Hub) turnedAway(remote net.Addr, them hello, err error) {
+	stranger := Stranger{Host: hostOf(remote), Node: them.id.Node, Reason: err.Error()}
 	var refusal *Refusal
 	if !errors.As(err, &refusal) {
 		h.metrics.handshakes.WithLabelValues("in", "failed").Inc()
 		if h.ctx.Err() != nil || (errors.Is(err, io.EOF) && them.id.Node == "") {
 			return // a look at the port, or our own end
 		}
-		if h.notices.first(strangerKey(remote, them.id.Node), hostOf(remote), them.id.Node, "handshake failed") {
+		if h.notices.first(strangerKey(remote, them.id.Node), "failed", stranger) {
 			h.cfg.Logger.Warn("a connection to the peer port came to nothing", "remote", remote.String(), "node", them.id.Node, "error", err)
 		}
 		return
@@ -110,7 +111,7 @@ func (h *Hub) turnedAway(remote net.Addr, them hello, err error) {
 	if refusal.Code.passing() {
 		return
 	}
-	if h.notices.first(strangerKey(remote, them.id.Node), hostOf(remote), them.id.Node, refusal.Error()) {
+	if h.notices.first(strangerKey(remote, them.id.Node), refusal.Code.String(), stranger) {
 		h.cfg.Logger.Warn("peer refused", "remote", remote.String(), "node", them.id.Node, "reason", refusal.Code.String(), "error", refusal)
 	}
 }

@@ -38,7 +38,7 @@ func (h *Hub) secure(ctx context.Context, socket net.Conn, accepted bool) (chann
 	state := conn.ConnectionState()
 	if err := certs.trusts(state, usage, h.cfg.Clock()); err != nil {
 		words := fmt.Sprintf("%v: check cluster.tls on both nodes", err)
-		return channel{Conn: conn, distrust: &Refusal{Code: CodeTLS, Words: words}}, nil
+		return channel{Conn: conn, distrust: &Refusal{Code: CodeTLS, Words: words, By: h.cfg.ID.Node}}, nil
 	}
 	return channel{Conn: conn, names: func(node string) error {
 		return namesNode(state.PeerCertificates[0], h.cfg.Gateway, node)
@@ -54,9 +54,9 @@ func plainly(socket net.Conn, accepted bool, err error) error {
 	}
 	if accepted {
 		sayRefusal(socket, &Refusal{Code: CodeTLS, Words: "this node speaks TLS only: set cluster.tls"})
-		return &Refusal{Code: CodeTLS, Words: "it speaks no TLS: set cluster.tls there"}
+		return &Refusal{Code: CodeTLS, Words: "it speaks no TLS: set cluster.tls there", By: "this node"}
 	}
-	return &Refusal{Code: CodeTLS, Words: "it speaks no TLS: set cluster.tls there, or on neither node"}
+	return &Refusal{Code: CodeTLS, Words: "it speaks no TLS: set cluster.tls there, or on neither node", By: "this node"}
 }
 
 // sayRefusal tells the other side why, and gives it a moment to read it: closing at once
@@ -127,7 +127,6 @@ func (h *Hub) welcomeTo(ch channel) (them hello, err error) {
 // introduceTo is the dialler's part. The error is a Refusal when one of the two did not want.
 func (h *Hub) introduceTo(ch channel, node string, what purpose, lane uint32) (them hello, skew time.Duration, err error) {
 	if ch.distrust != nil {
-		ch.distrust.By = h.cfg.ID.Node
 		sayRefusal(ch, ch.distrust)
 		return them, 0, ch.distrust
 	}

@@ -341,3 +341,22 @@ func TestNeighbouringVersionsSpeak(t *testing.T) {
 		}
 	}
 }
+
+// A reason that has the time in it is the same reason.
+func TestOneReasonIsSaidOnceWhateverItsWords(t *testing.T) {
+	n := newNotices(time.Now)
+	for i, tc := range []struct {
+		what, reason string
+		first        bool
+	}{{"tls", "expired since 1 s", true}, {"tls", "expired since 2 s", false}, {"gateway", "another", true}, {"gateway", "another", false}} {
+		if got := n.first("key", tc.what, Stranger{Host: "h", Reason: tc.reason}); got != tc.first {
+			t.Errorf("%d: first is %t", i, got)
+		}
+		if s := n.strangers(); len(s) != 1 || s[0].Reason != tc.reason {
+			t.Errorf("%d: strangers %+v", i, s)
+		}
+	}
+	if !n.over("key") || n.over("key") {
+		t.Error("over is told more or less than once")
+	}
+}

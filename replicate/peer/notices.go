@@ -28,25 +28,29 @@ type Stranger struct {
 	// First and Last are when, Times how often.
 	First, Last time.Time
 	Times       int
+
+	what string // the reason without what changes each time
 }
 
 func newNotices(clock func() time.Time) *notices {
 	return &notices{clock: clock, said: map[string]*Stranger{}}
 }
 
-// first tells whether this has not been said of key since the last over.
-func (n *notices) first(key, host, node, reason string) bool {
+// first tells whether what has not been said of key since the last over. The reason is what a person reads of
+// it, and may be another each time.
+func (n *notices) first(key, what string, s Stranger) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.clock()
-	if s, ok := n.said[key]; ok && s.Reason == reason {
-		s.Last, s.Times = now, s.Times+1
+	if was, ok := n.said[key]; ok && was.what == what {
+		was.Last, was.Times, was.Reason = now, was.Times+1, s.Reason
 		return false
 	}
 	if len(n.said) >= maxNotices {
 		n.forgetOldest()
 	}
-	n.said[key] = &Stranger{Host: host, Node: node, Reason: reason, First: now, Last: now, Times: 1}
+	s.First, s.Last, s.Times, s.what = now, now, 1, what
+	n.said[key] = &s
 	return true
 }
 

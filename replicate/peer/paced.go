@@ -64,7 +64,7 @@ func (p *paced) Write(buf []byte) (int, error) {
 
 // refuse says once what a peer does amiss.
 func (p *paced) refuse(err error) error {
-	if p.hub.notices.first(fmt.Sprintf("rpc %s", p.who), "", p.who.Node, err.Error()) {
+	if p.hub.notices.first(fmt.Sprintf("rpc %s", p.who), "size", Stranger{Node: p.who.Node}) {
 		p.hub.cfg.Logger.Error("a peer's Raft request is not taken", "peer", p.who.String(), "lane", p.lane, "error", err)
 	}
 	return err

@@ -121,7 +121,7 @@ func startRaft(t testing.TB, h *testHub, d *disk, allowed Allowed, padding int, 
 	rc.LocalID = raft.ServerID(h.ID().Node)
 	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = 400*time.Millisecond, 400*time.Millisecond, 400*time.Millisecond
 	rc.CommitTimeout = 5 * time.Millisecond
-	rc.Logger = hclog.NewNullLogger()
+	rc.Logger = hclog.New(&hclog.LoggerOptions{Output: h.log, Level: hclog.Debug})
 	rc.ShutdownOnRemove = false
 	rc.TrailingLogs = 1
 	rc.SnapshotThreshold, rc.SnapshotInterval = ^uint64(0), time.Hour
@@ -198,7 +198,7 @@ func threeNodes(t testing.TB, change func(*Config)) []*raftNode {
 func commit(t testing.TB, leader *raftNode, entry string) {
 	t.Helper()
 	if err := leader.Apply([]byte(entry), patience).Error(); err != nil {
-		t.Fatalf("committing %s: %v", entry, err)
+		t.Fatalf("committing %s on %s: %v\n%s", entry, leader.ID(), err, leader.log)
 	}
 }
 

@@ -180,7 +180,7 @@ func (t *Transport) permits(who Identity, rpc RPC, direction string) error {
 	t.kept.Store(true)
 	t.hub.metrics.rpcs.WithLabelValues(strconv.FormatUint(uint64(t.lane), 10), direction, string(rpc)).Inc()
 	err := fmt.Errorf("lane %d: %w: %s is to be caught up before it takes part (%s)", t.lane, ErrKeptOut, who, rpc)
-	if t.hub.notices.first(key(), "", who.Node, ErrKeptOut.Error()) {
+	if t.hub.notices.first(key(), "kept out", Stranger{Node: who.Node}) {
 		t.hub.cfg.Logger.Warn("node kept out of the lane: its data directory is not the one that the lane records",
 			"lane", t.lane, "peer", who.String(), "direction", direction)
 	}
