@@ -46,10 +46,10 @@ func emptied(t *testing.T, allowedAtC, allowedAtB Allowed) (c, b *raftNode, disk
 	for _, n := range nodes {
 		addresses[n.ID().Node] = n.Addr().String()
 	}
-	commit(t, awaitLeader(t, nodes...), "before")
+	commitOn(t, "before", nodes...)
 	await(t, "all have it", func() bool { return a.fsm.has("before") && old.fsm.has("before") && behind.fsm.has("before") })
 	behind.crash(t)
-	commit(t, awaitLeader(t, a, old), "E")
+	commitOn(t, "E", a, old)
 	await(t, "both have it", func() bool { return a.fsm.has("E") && old.fsm.has("E") })
 	old.crash(t)
 	a.crash(t)
@@ -146,7 +146,7 @@ func TestAnEmptiedNodeComesBack(t *testing.T) {
 	commit(t, leader, "F")
 	await(t, "it has all", func() bool { return b.fsm.has("F") })
 	a.crash(t)
-	commit(t, awaitLeader(t, b, c), "G")
+	commitOn(t, "G", b, c)
 	if !b.fsm.has("E") || !c.fsm.has("E") {
 		t.Error("E is lost")
 	}
