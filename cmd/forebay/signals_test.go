@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -19,6 +20,11 @@ import (
 func TestTheGatewayOutlivesTheReadersOfItsLog(t *testing.T) {
 	for _, told := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(told.String(), func(t *testing.T) {
+			// Under nohup the child would begin with it ignored, and rightly keep it so; what is
+			// caught here it begins with as ever.
+			caught := make(chan os.Signal, 1)
+			signal.Notify(caught, told)
+			defer signal.Stop(caught)
 			read, write, err := os.Pipe()
 			if err != nil {
 				t.Fatal(err)
