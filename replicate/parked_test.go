@@ -124,3 +124,45 @@ func TestParkedRecordsAreCarriedBeforeTheFloorPasses(t *testing.T) {
 	l = start(t, cfg)
 	check()
 }
+
+// TestParkedRecordsAreCarriedTogether: their copies share syncs, and come out right in any order.
+func TestParkedRecordsAreCarriedTogether(t *testing.T) {
+	const count = 40
+	store := newMemStore()
+	cfg := testConfig(t, t.TempDir(), store)
+	cfg.ParkedMaxBytes = 10 << 20
+	l := start(t, cfg)
+	l.bases("a")
+	l.addSink("files")
+	l.mustAppend(seal(t, "a", 0, count-1, 10))
+	l.mustAppend(seal(t, "a", count-1, 1, 3<<20))
+	n := l.cut()
+	refusals := make([]record.Refusal, count)
+	for i := range refusals {
+		refusals[i] = refusal(int64(i))
+	}
+	if err := l.term.Refuse(t.Context(), "files", n, false, refusals); err != nil {
+		t.Fatal(err)
+	}
+	release := store.hold()
+	defer release()
+	store.mu.Lock()
+	store.biggest = 0
+	store.mu.Unlock()
+	carried := make(chan error, 1)
+	go func() { carried <- l.term.carryAll(l.Parked()) }()
+	l.eventually("as many under way as may be", func() bool { return len(l.control) == carryTogether })
+	release()
+	if err := <-carried; err != nil {
+		t.Fatal(err)
+	}
+	if store.biggest < carryTogether-1 {
+		t.Errorf("at most %d copies shared a sync, want %d", store.biggest, carryTogether-1)
+	}
+	for i, ref := range l.Parked() {
+		_, rec, err := l.ReadParked(t.Context(), ref.ID)
+		if err != nil || !ref.Copied || rec.Offset != int64(i) || !bytes.Equal(rec.Value, payload(rec.Offset, len(rec.Value))) {
+			t.Errorf("parked %+v reads as %v, %v", ref, rec, err)
+		}
+	}
+}

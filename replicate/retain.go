@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"forebay/internal/record"
 	"forebay/replicate/state"
 )
@@ -73,8 +75,14 @@ func (t *Term) release(byTime bool) (moved bool, err error) {
 	return moved, err
 }
 
-// carryBatch bounds how many parked records are carried between two looks.
-const carryBatch = 256
+const (
+	// carryBatch bounds how many parked records are carried between two looks.
+	carryBatch = 256
+	// carryTogether is how many of them are under way at one time, so that they share syncs; it
+	// leaves control slots to everything else. A record over carryAlone bytes goes alone.
+	carryTogether = 8
+	carryAlone    = 64 << 10
+)
 
 // carryParked appends again the parked records that lie in batches up to due,
 // so that these can be released; and copies that hold more of the log than
@@ -89,12 +97,26 @@ func (t *Term) carryParked(due uint64) error {
 		if len(refs) == 0 || !t.lane.space.roomForCopies() {
 			return nil
 		}
-		for _, ref := range refs {
-			if err := t.carry(ref); err != nil {
-				return err
-			}
+		if err := t.carryAll(refs); err != nil {
+			return err
 		}
 	}
+}
+
+// carryAll carries records whose copies may stand in the log in any order.
+func (t *Term) carryAll(refs []state.ParkedRef) error {
+	var group errgroup.Group
+	group.SetLimit(carryTogether)
+	for _, ref := range refs {
+		if ref.Bytes <= carryAlone {
+			group.Go(func() error { return t.carry(ref) })
+			continue
+		}
+		if err := errors.Join(group.Wait(), t.carry(ref)); err != nil {
+			return err
+		}
+	}
+	return group.Wait()
 }
 
 // copiesInTheWay gives the index below which copies of parked records are to be
