@@ -125,11 +125,11 @@ func TestAStartOnAHungDisk(t *testing.T) {
 		if err := n.unlessHung(t.Context(), hangs); !errors.Is(err, errDisk) || !isAbandoned(err) {
 			t.Errorf("got %v", err)
 		}
-		n = newHung()
+		told := newHung()
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Hour, cancel)
 		began := time.Now()
-		err := n.unlessHung(ctx, hangs)
+		err := told.unlessHung(ctx, hangs)
 		if took := time.Since(began) - time.Hour; err == nil || !strings.Contains(err.Error(), "does not return") || took < time.Minute || took > 2*time.Minute {
 			t.Errorf("after %s: %v", took, err)
 		}
