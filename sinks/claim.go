@@ -6,6 +6,17 @@ import (
 	"forebay/internal/record"
 )
 
+// CheckHeld refuses, permanently, a destination that holds a batch which this log has not cut:
+// the next one of that number would be taken for delivered, and be lost. wayOut says what
+// else the operator can do than to bring the newer data directory back.
+func (id Identity) CheckHeld(seq uint64, wayOut string) error {
+	if seq <= id.Newest.Seq {
+		return nil
+	}
+	return Permanent(fmt.Errorf("%w: it holds batch %v, and the last that this log has cut is %v: the data directory is older than what it delivered; "+
+		"bring the newer one back, or %s", ErrAhead, record.BatchID{Lane: id.Lane, Seq: seq}, id.Newest, wayOut))
+}
+
 // CheckBatch refuses, permanently, a batch that does not belong to the identity
 // that the sink was opened with: it would be a mistake of the node, never of the operator.
 func (id Identity) CheckBatch(b *record.Batch) error {

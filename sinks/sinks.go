@@ -123,6 +123,9 @@ type Identity struct {
 	Term uint64
 	// Next is the sink's cursor: everything below it is delivered.
 	Next record.BatchID
+	// Newest is the last batch that was cut, Seq 0 before the first: nothing above it can
+	// have been delivered from this log.
+	Newest record.BatchID
 }
 
 // Settle records the refusals of an attempt by the operator's policy. A nil
@@ -164,7 +167,7 @@ var (
 	// ErrFenced says that a leader of a higher term holds the destination.
 	ErrFenced = errors.New("a higher term holds the destination")
 	// ErrAhead says that the destination holds batches which the log says were
-	// never delivered: the log is older than what it wrote, as after a restored backup.
+	// never delivered, or never cut: the log is older than what it wrote, as after a restored backup.
 	ErrAhead = errors.New("the destination is ahead of the log")
 )
 

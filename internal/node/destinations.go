@@ -97,7 +97,7 @@ func errMoved(before, now string) error {
 func (d *destinations) identity(name string, next record.BatchID) sinks.Identity {
 	return sinks.Identity{
 		Gateway: d.node.config.Node.Gateway, LogID: d.logID, Sink: name, Node: d.node.config.Node.ID,
-		Lane: next.Lane, Term: d.term.Number(), Next: next,
+		Lane: next.Lane, Term: d.term.Number(), Next: next, Newest: record.BatchID{Lane: next.Lane, Seq: d.lane.LastSeq()},
 	}
 }
 

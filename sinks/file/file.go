@@ -213,6 +213,11 @@ func (s *Sink) openDir(ctx context.Context) error {
 	if err := s.tidy(ctx); err != nil {
 		return err
 	}
+	for seq := range s.there {
+		if err := id.CheckHeld(seq, "deliver into another directory, or remove that file and all above it, whose records are then written again"); err != nil {
+			return err
+		}
+	}
 	return s.advance(ctx, id.Next)
 }
 

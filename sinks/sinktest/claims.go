@@ -11,6 +11,7 @@ func claimCases() []testCase {
 	return []testCase{
 		{"Foreign", foreign},
 		{"ForeignBatch", foreignBatch},
+		{"OlderLog", olderLog},
 		{"LowerTermRefused", lowerTermRefused},
 		{"DeposedLeader", deposedLeader},
 		{"Lanes", lanes},
@@ -47,6 +48,28 @@ func foreign(t *testing.T, s *suite) {
 	s.deliver(t, sink, NewBatch(1, 2, two))
 	closed(t, sink)
 	closed(t, s.open(t, 0, Identity(2, 3)))
+	s.sees(t, one, two)
+}
+
+// olderLog: a data directory was brought back from a backup in which the last batch that was
+// delivered had not been cut. Its number would be given to other records.
+func olderLog(t *testing.T, s *suite) {
+	s.exactlyOnce(t)
+	one, two := Records(100, 5), Records(200, 5)
+	sink := s.open(t, 0, Identity(1, 1))
+	s.deliver(t, sink, NewBatch(1, 1, one))
+	advance(t, sink, 2)
+	s.deliver(t, sink, NewBatch(1, 2, two)) // and killed before the done
+	closed(t, sink)
+	id := Identity(2, 2)
+	id.Newest.Seq = 1
+	older := s.Make(t, 0)
+	refuses(t, "a log that has not cut what is there", older.Open(t.Context(), id), sinks.ErrAhead)
+	closed(t, older)
+	id.Newest.Seq = 2
+	same := s.open(t, 0, id)
+	s.redeliver(t, same, NewBatch(2, 2, two))
+	closed(t, same)
 	s.sees(t, one, two)
 }
 

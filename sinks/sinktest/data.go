@@ -20,11 +20,12 @@ const (
 	sinkName    = "pages"
 )
 
-// Identity is the one that the suite opens a sink with: lane 0, node n1.
+// Identity is the one that the suite opens a sink with: lane 0, node n1, of a log that has
+// cut more batches than the suite delivers.
 func Identity(term, next uint64) sinks.Identity {
 	return sinks.Identity{
 		Gateway: gatewayName, LogID: logID, Sink: sinkName, Node: "n1",
-		Lane: 0, Term: term, Next: record.BatchID{Lane: 0, Seq: next},
+		Lane: 0, Term: term, Next: record.BatchID{Lane: 0, Seq: next}, Newest: record.BatchID{Lane: 0, Seq: 1 << 40},
 	}
 }
 

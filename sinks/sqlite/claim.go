@@ -193,6 +193,15 @@ func (c *claim) lane(n *session) (laneRow, error) {
 		return row, sinks.Permanent(fmt.Errorf("%w: its next batch is %v, the log's is %v: the data directory is older than what it delivered; deliver into another table",
 			sinks.ErrAhead, record.BatchID{Lane: id.Lane, Seq: max(row.next, row.pruned)}, id.Next))
 	}
+	var held int64
+	err = n.conn.QueryRowContext(never(), `SELECT coalesce(max(seq), 0) FROM forebay_ledger WHERE target = ? AND log_id = ? AND lane = ?`,
+		c.table.name, id.LogID, id.Lane).Scan(&held)
+	if err == nil {
+		err = id.CheckHeld(uint64(held), "deliver into another table")
+	}
+	if err != nil {
+		return row, err
+	}
 	// Written even when nothing changes, so that the commit syncs what a killed process has left unsynced.
 	return row, n.exec(`UPDATE forebay_lanes SET term = ?, next = ? WHERE target = ? AND log_id = ? AND lane = ?`,
 		int64(id.Term), int64(id.Next.Seq), c.table.name, id.LogID, id.Lane)

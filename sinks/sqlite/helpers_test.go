@@ -28,7 +28,7 @@ func (r *recorder) settle(_ context.Context, refused []record.Refusal) error {
 }
 
 func identity(term, next uint64) sinks.Identity {
-	return sinks.Identity{Gateway: "gw", LogID: "log-a", Sink: "pages", Node: "n1", Term: term, Next: record.BatchID{Seq: next}}
+	return sinks.Identity{Gateway: "gw", LogID: "log-a", Sink: "pages", Node: "n1", Term: term, Next: record.BatchID{Seq: next}, Newest: record.BatchID{Seq: 1 << 40}}
 }
 
 func batch(term, seq uint64, recs ...record.Record) record.Batch {
