@@ -10,7 +10,7 @@ TOOLS    := $(CURDIR)/.tools
 GOFUMPT  := $(TOOLS)/gofumpt
 LINT     := $(TOOLS)/golangci-lint
 
-.PHONY: build test check fmt e2e soak torture torture-quick bench bench-log fuzz tools clean
+.PHONY: build test check fmt e2e soak torture torture-quick bench bench-log fuzz corpus tools clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -o forebay ./cmd/forebay
@@ -64,6 +64,13 @@ fuzz:
 	@set -e; for package in $$($(GO) list ./...); do \
 	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; done; done
+
+# Keeps, of what fuzzing has found interesting in the formats, the small inputs: `go test` tries them all.
+corpus:
+	@cache=$$($(GO) env GOCACHE)/fuzz/forebay; \
+	for at in $$(cd $$cache && find wal internal/record replicate -type d -name 'Fuzz*'); do \
+	  to=$$(dirname $$at)/testdata/fuzz/$$(basename $$at); mkdir -p $$to; \
+	  ls -Sr $$cache/$$at | head -24 | while read -r name; do cp -n $$cache/$$at/$$name $$to/; done; done
 
 tools: $(GOFUMPT) $(LINT)
 
