@@ -61,9 +61,7 @@ bench-log:
 
 FUZZTIME ?= 10s
 fuzz:
-	@set -e; for package in $$($(GO) list ./...); do \
-	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; done; done
+	@GO=$(GO) .ci/fuzz $(FUZZTIME)
 
 # Keeps, of what fuzzing has found interesting in the formats, the small inputs: `go test` tries them all.
 corpus:
