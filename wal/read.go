@@ -168,7 +168,10 @@ func (l *Log) corrupt(segment uint64, off int64, index uint64, expected, found s
 // readFrame reads one frame into buf, which has its size, and checks all of it.
 func (l *Log) readFrame(sp span, buf []byte, out *raft.Log) error {
 	if n, err := sp.file.ReadAt(buf, sp.off); n < len(buf) {
-		return l.unreadable(sp, len(buf), n, err)
+		if err == nil || errors.Is(err, io.EOF) {
+			return l.corrupt(sp.segment, sp.off, sp.index, fmt.Sprintf("a frame of %d bytes", len(buf)), fmt.Sprintf("the end of the file after %d", n), nil)
+		}
+		return l.corrupt(sp.segment, sp.off, sp.index, "readable bytes", err.Error(), err)
 	}
 	// The reader only looks at this one frame: its neighbours are not its business.
 	sc := scanner{r: nil, size: int64(len(buf)), next: sp.index, buf: buf}
@@ -181,14 +184,6 @@ func (l *Log) readFrame(sp span, buf []byte, out *raft.Log) error {
 	}
 	h.entry(body, out)
 	return nil
-}
-
-// unreadable says why only got of want bytes of a frame came.
-func (l *Log) unreadable(sp span, want, got int, err error) error {
-	if err == nil || errors.Is(err, io.EOF) {
-		return l.corrupt(sp.segment, sp.off, sp.index, fmt.Sprintf("a frame of %d bytes", want), fmt.Sprintf("the end of the file after %d", got), nil)
-	}
-	return l.corrupt(sp.segment, sp.off, sp.index, "readable bytes", err.Error(), err)
 }
 
 // coldSegment is a finished segment that is being read.

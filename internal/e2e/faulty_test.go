@@ -18,12 +18,10 @@ type faulty struct {
 	p    *producer
 }
 
-// newFaulty mounts the disk (which takes root and /dev/fuse) and configures the
-// gateway; it does not start it. More are further lines of [wal].
-func newFaulty(t *testing.T, seed uint64, wal string) *faulty {
+// faultyDisk mounts a disk that fails as it is told; it takes root and /dev/fuse.
+func faultyDisk(t *testing.T) (disk *faultfs.FS, dir string) {
 	t.Helper()
-	b := newBroker(t, sharedKafka(t))
-	dir := t.TempDir()
+	dir = t.TempDir()
 	disk, err := faultfs.Mount(t.TempDir(), dir)
 	if err != nil {
 		t.Fatal(err)
@@ -33,6 +31,15 @@ func newFaulty(t *testing.T, seed uint64, wal string) *faulty {
 			t.Error(err)
 		}
 	})
+	return disk, dir
+}
+
+// newFaulty mounts the disk and configures the
+// gateway; it does not start it. More are further lines of [wal].
+func newFaulty(t *testing.T, seed uint64, wal string) *faulty {
+	t.Helper()
+	b := newBroker(t, sharedKafka(t))
+	disk, dir := faultyDisk(t)
 	topic := b.topic("t", 3)
 	s := b.settings(topic)
 	s.dataDir, s.files, s.wal = filepath.Join(dir, "data"), filepath.Join(dir, "files"), wal

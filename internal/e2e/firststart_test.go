@@ -21,16 +21,7 @@ func TestAFirstStartThatFailsAnywhere(t *testing.T) {
 		t.Skipf("skipped: a disk that fails needs FUSE and root: %s=1", kafka.Require)
 	}
 	random := newRandom(t)
-	dir := t.TempDir()
-	disk, err := faultfs.Mount(t.TempDir(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := disk.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	disk, dir := faultyDisk(t)
 	s := away(t)
 	s.dataDir, s.files = filepath.Join(dir, "data"), filepath.Join(dir, "files")
 	g := newGateway(t, s)

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"forebay/internal/record"
 )
 
@@ -66,6 +68,20 @@ func FuzzParseSummary(f *testing.F) {
 		}
 		if records != summary.Records {
 			t.Fatalf("%d records in the spans, %d in all", records, summary.Records)
+		}
+		// As much of the entry as is said to be needed says the same, and a byte less does not.
+		n, lengthErr := record.SummaryLength(entry)
+		if (lengthErr == nil) != (err == nil) {
+			t.Fatalf("parsed with %v, measured with %v", err, lengthErr)
+		}
+		if err != nil {
+			return
+		}
+		if again, err := record.ParseSummary(entry[:n:n]); err != nil || !cmp.Equal(again, summary) {
+			t.Fatalf("of %d bytes the first %d say %+v, %v, and all %+v", len(entry), n, again, err, summary)
+		}
+		if _, err := record.ParseSummary(entry[: n-1 : n-1]); err == nil {
+			t.Fatalf("%d bytes are enough, not only %d", n-1, n)
 		}
 	})
 }
