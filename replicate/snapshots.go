@@ -90,9 +90,7 @@ func newestFirst(entries []fs.DirEntry) []string {
 			continue
 		}
 		n := named{name: e.Name()}
-		if got, _ := fmt.Sscanf(n.name, "%d-%d"+snapshotSuffix, &n.term, &n.index); got != 2 {
-			n.term, n.index = 0, 0
-		}
+		n.term, n.index, _ = parseSnapshotName(n.name)
 		all = append(all, n)
 	}
 	slices.SortStableFunc(all, func(a, b named) int {
@@ -103,6 +101,15 @@ func newestFirst(entries []fs.DirEntry) []string {
 		names[i] = all[i].name
 	}
 	return names
+}
+
+// parseSnapshotName reads what snapshotID and the suffix say; zeros where a name says nothing.
+func parseSnapshotName(name string) (term, index uint64, ok bool) {
+	id, ok := strings.CutSuffix(name, snapshotSuffix)
+	if n, _ := fmt.Sscanf(id, "%d-%d", &term, &index); !ok || n != 2 {
+		return 0, 0, false
+	}
+	return term, index, true
 }
 
 // load takes up one file, or remembers that it is damaged. The first that is taken up is verified.
@@ -301,8 +308,7 @@ func (s *snapshotStore) installed(index uint64) error {
 		return err
 	}
 	for _, e := range entries {
-		var term, at uint64
-		if n, _ := fmt.Sscanf(e.Name(), "%d-%d"+snapshotSuffix, &term, &at); n != 2 || at <= index || !strings.HasSuffix(e.Name(), snapshotSuffix) {
+		if _, at, ok := parseSnapshotName(e.Name()); !ok || at <= index {
 			continue
 		}
 		if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil {
